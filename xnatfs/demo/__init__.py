@@ -1,0 +1,1 @@
+"""The look-alike XNAT server. It imports nothing of the client (docs/ARCHITECTURE.md)."""

@@ -1,0 +1,1 @@
+"""The way in: reader and fetcher, from the server through the store to the caller."""

@@ -1,0 +1,1 @@
+"""Values: levels of the hierarchy, entities, paths, versions."""

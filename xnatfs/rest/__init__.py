@@ -1,0 +1,1 @@
+"""The only package that speaks HTTP: session, addresses, replies, archive, transfer, faults."""
