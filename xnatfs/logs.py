@@ -1,0 +1,58 @@
+"""Logging: one set-up for all commands, one line for each failed operation.
+
+The level belongs to the error: a name that does not exist is no warning. Nothing here may
+know a secret; ``Redactor`` is the second line of defence, for text that came from outside.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import os
+import re
+import sys
+from pathlib import Path
+
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+# user:password@ in an address, Authorization headers and session cookies, wherever they stand.
+_SECRETS = re.compile(
+    r"(?P<keep>://[^/\s:@]*:|Authorization:?\s*Basic\s+|JSESSIONID=)(?P<secret>[^@\s;,'\"]+)",
+    re.IGNORECASE,
+)
+
+
+class Redactor(logging.Filter):
+    """Replaces what looks like a secret in a log line by ``***``."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite the record's text in place; every record passes."""
+        text = record.getMessage()
+        clean = _SECRETS.sub(r"\g<keep>***", text)
+        if clean != text:
+            record.msg, record.args = clean, None
+        return True
+
+
+def set_up(level: str, file: Path | None) -> None:
+    """Send the log of this process to ``file`` (0600, rotated at 10 MB), else to stderr.
+
+    Args:
+        level: ``debug``, ``info``, ``warning`` or ``error``.
+        file: the log file, or None for stderr.
+    """
+    handler: logging.Handler
+    if file is None:
+        handler = logging.StreamHandler(sys.stderr)
+    else:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(file, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
+        handler = logging.handlers.RotatingFileHandler(
+            file, maxBytes=10_000_000, backupCount=3, encoding="utf-8", errors="backslashreplace"
+        )
+    handler.setFormatter(logging.Formatter(FORMAT))
+    handler.addFilter(Redactor())
+    root = logging.getLogger("xnatfs")
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    root.propagate = False
