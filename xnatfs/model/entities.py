@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 from xnatfs.model.levels import Level
+
+
+class Kind(Enum):
+    """What a name in the archive stands for."""
+
+    FOLDER = "folder"
+    FILE = "file"
+    LINK = "link"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,13 @@ class RemoteFile:
     format: str = ""
     content: str = ""
     tags: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file that exists on this machine only so far; ``path`` as with ``RemoteFile``."""
+
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
