@@ -33,6 +33,8 @@ class Item:
     address: str
     # The row of the listing: column → text, every cell a string (R§2.1).
     cells: Mapping[str, str] = field(compare=False, repr=False)
+    # Shown, but never written to: what an assessor or reconstruction was made from.
+    read_only: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,13 @@ class Namespace:
             raise NotFound(f"no {name} in {node.path}")
         return self._node(node, name, found)
 
+    def child_now(self, node: Node, name: str, waiter: Waiter) -> Node:
+        """The entry ``name`` as the server has it from now on (something was just made)."""
+        found = self._find(node, name, waiter, time.monotonic())
+        if found is None:
+            raise NotFound(f"no {name} in {node.path}")
+        return self._node(node, name, found)
+
     def children(self, node: Node, waiter: Waiter) -> Iterator[Node]:
         """The entries of a folder, in the server's order."""
         if node.kind is not Kind.FOLDER:
