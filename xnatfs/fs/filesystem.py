@@ -14,7 +14,6 @@ from typing import Any
 from xnatfs.config import Settings
 from xnatfs.errors import (
     AlreadyExists,
-    FolderNotEmpty,
     Interrupted,
     IsAFolder,
     NotFound,
@@ -25,12 +24,14 @@ from xnatfs.errors import (
 )
 from xnatfs.fs import rename as renaming
 from xnatfs.fs.appearance import PREFIX, Mark, extended, inode
+from xnatfs.fs.folders import Folders
 from xnatfs.fs.names import NameClass, classify
 from xnatfs.fs.openfile import OpenFile, Reading
+from xnatfs.fs.overview import pending, status
 from xnatfs.fs.parts import Parts
 from xnatfs.fs.values import Attributes, Caller, Entry, Kind, Opened, ReadFailure, Space
 from xnatfs.model.paths import decode_name, join
-from xnatfs.rest.addresses import check_new_file, check_new_label
+from xnatfs.rest.addresses import check_new_file
 from xnatfs.rest.login import Credentials
 from xnatfs.rest.session import Session
 from xnatfs.tree.namespace import Node
@@ -51,8 +52,7 @@ class FileSystem:
         session: logged in.
         mount: the mount point, for people; "" without one.
 
-    Threading: holds no state of its own beyond ``_made`` (resources that this mount made;
-    set operations on it are atomic); the parts guard themselves.
+    Threading: holds no state of its own; the parts guard themselves.
     """
 
     def __init__(self, settings: Settings, session: Session, mount: str = "") -> None:
@@ -61,7 +61,7 @@ class FileSystem:
         self._mount = mount
         self._root = "/" + settings.view.path.strip("/")
         self._parts = Parts(settings, session, mount)
-        self._made: set[str] = set()
+        self._folders = Folders(self._parts)
 
     @classmethod
     def connect(
@@ -71,9 +71,7 @@ class FileSystem:
 
         Raises: LoginRefused, Unreachable, NotXnat.
         """
-        session = Session(
-            settings.server, settings.limits, credentials, settings.state_folder
-        )
+        session = Session(settings.server, settings.limits, credentials, settings.state_folder)
         session.open(waiter)
         return cls(settings, session, mount)
 
@@ -113,40 +111,11 @@ class FileSystem:
     def mkdir(self, path: str, waiter: Waiter) -> None:
         """Make a resource (below ``resources``) or a local folder (below ``files``)."""
         parent, name = self._parent(path, waiter)
-        self._must_be_free(parent, name, waiter)
-        if parent.collection == "resources":
-            self._make_resource(parent, name, waiter)
-        elif parent.in_files:
-            self._parts.rights.require_create(parent, waiter)
-            folder = join(parent.inner, decode_name(name))
-            check_new_file(folder)
-            self._parts.overlay.add_folder(parent.item, folder)
-        else:
-            raise Protected(f"{path}: make folders below files/, or resources below resources/")
+        self._folders.make(parent, name, waiter)
 
     def rmdir(self, path: str, waiter: Waiter) -> None:
         """Remove an empty folder below ``files``, or an empty resource that this mount made."""
-        node = self._node(path, waiter)
-        parts = self._parts
-        if node.in_files and node.inner:
-            now = time.monotonic()
-            if parts.names.files_below(node, waiter, now) or any(
-                True for _ in parts.names.children(node, waiter)
-            ):
-                raise FolderNotEmpty(f"{path} is not empty")
-            parts.overlay.remove_folder(node.item, node.inner)
-        elif node.resource is not None and not node.collection and self._made_empty(node, waiter):
-            resource = node.item
-            parts.run(
-                lambda worker: parts.archive.delete_resource(resource, worker),
-                f"the removal of {path}",
-                waiter,
-            )
-            self._made.discard(resource.address)
-            parts.overlay.forget_resource(resource)
-            parts.listings.forget(None)
-        else:
-            raise Protected(f"{path}: only empty folders below files/ can be removed")
+        self._folders.remove(self._node(path, waiter), waiter)
 
     def unlink(self, path: str, waiter: Waiter) -> None:
         """Remove a file: on the server when it is there, exactly that one."""
@@ -245,9 +214,7 @@ class FileSystem:
             raise IsAFolder(f"{path} is not a file")
         return self._open(node, flags, caller, waiter)
 
-    def create(
-        self, path: str, flags: int, mode: int, caller: Caller, waiter: Waiter
-    ) -> Opened:
+    def create(self, path: str, flags: int, mode: int, caller: Caller, waiter: Waiter) -> Opened:
         """Make a file and open it; it reaches the server when it is closed."""
         parent, name = self._parent(path, waiter)
         try:
@@ -354,28 +321,7 @@ class FileSystem:
 
     def status(self) -> dict[str, Any]:
         """What ``xnatfs status --json`` shows of this mount (JSON-able)."""
-        parts = self._parts
-        reads, store = parts.downloads.stats(), parts.store.stats()
-        return {
-            "server": self._session.url,
-            "user": self._session.user,
-            "mount": self._mount,
-            "path": self._root,
-            "started": parts.started,
-            "read_only": self._settings.policy.read_only,
-            "downloads": {name: getattr(reads, name) for name in reads.__slots__},
-            "store": {name: getattr(store, name) for name in store.__slots__},
-            "uploads": {
-                "sent_files": parts.sent_files,
-                "sent_bytes": parts.sent_bytes,
-                "owed": parts.uploader.owed(),
-                "pending": self.pending(),
-            },
-            "read_failures": [
-                {"path": failure.path, "reason": failure.reason, "time": failure.time}
-                for failure in self.read_failures()
-            ],
-        }
+        return status(self._parts, self._mount)
 
     def read_failures(self) -> list[ReadFailure]:
         """The files that could not be read."""
@@ -383,20 +329,7 @@ class FileSystem:
 
     def pending(self) -> list[dict[str, Any]]:
         """What has not reached the server, a row for each upload."""
-        records = [upload.record for upload in self._parts.spool.pending()]
-        owed = self._parts.uploader.owed_ids()
-        return [
-            {
-                "id": record.id,
-                "path": record.target.labels,
-                "size": record.size,
-                "state": record.state.value,
-                "error": record.last_error,
-                "created": record.created,
-            }
-            for record in records
-            if record.id not in owed
-        ]
+        return pending(self._parts)
 
     def drain(self, waiter: Waiter) -> None:
         """Send what is still to be sent; returns when nothing is left or the waiter ends."""
@@ -480,35 +413,6 @@ class FileSystem:
         self._parts.files.changed(file)
         self._parts.appearance.touched(file.resource, file.path, time.time())
 
-    def _must_be_free(self, parent: Node, name: str, waiter: Waiter) -> None:
-        try:
-            self._parts.names.child(parent, name, waiter)
-        except NotFound:
-            return
-        raise AlreadyExists(f"{parent.path}/{name} exists")
-
-    def _make_resource(self, parent: Node, name: str, waiter: Waiter) -> None:
-        parts = self._parts
-        parts.rights.require_make_resource(parent, waiter)
-        label = decode_name(name)
-        check_new_label(label)
-        owner = parent.item
-        parts.run(
-            lambda worker: parts.archive.create_resource(owner, label, worker),
-            f"the new resource {name}",
-            waiter,
-        )
-        made = parts.names.child_now(parent, name, waiter)
-        self._made.add(made.item.address)
-
-    def _made_empty(self, node: Node, waiter: Waiter) -> bool:
-        if node.item.address not in self._made:
-            return False
-        files = Node(Kind.FOLDER, node.path + "/files", node.chain, "files")
-        if self._parts.names.files_below(files, waiter, time.monotonic()):
-            raise FolderNotEmpty(f"{node.path} is not empty")
-        return True
-
     def _mark(self, path: str, mark: Mark, waiter: Waiter) -> None:
         node = self._node(path, waiter)
         own = node.kind is Kind.FILE and (node.file is None or self._own(node, waiter))
@@ -539,5 +443,3 @@ class FileSystem:
         if isinstance(state, Reading):
             return str(getattr(state.source, "verified", "md5"))
         return ""
-
-

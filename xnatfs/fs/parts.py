@@ -75,7 +75,7 @@ class Parts:
             self.archive, self.transfer, self.receipts, limits, self._on_listing
         )
         self.rights = Rights(
-            settings.policy, self.listings, self.archive, self.receipts, self.workers, limits
+            settings.policy, self.listings, self.archive, self.receipts, self.run, limits
         )
         self.appearance = Appearance(settings.view)
         self.files = Files(self, limits.metadata_ttl_s / 2)

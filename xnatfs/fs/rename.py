@@ -20,7 +20,8 @@ from xnatfs.tree.namespace import Node
 from xnatfs.waiting import Waiter
 
 
-def rename(parts: Parts, source: Node, folder: Node, name: str, target: Node | None, waiter: Waiter
+def rename(
+    parts: Parts, source: Node, folder: Node, name: str, target: Node | None, waiter: Waiter
 ) -> None:
     """Rename a file.
 
@@ -144,8 +145,10 @@ def _move_remote(
         file.send(waiter)
         version = file.base or version
     reading = OpenFile(parts, resource, source.inner, source.path, version)
-    copy = OpenFile(parts, resource, path, label, base) if base else OpenFile(
-        parts, resource, path, label, None
+    copy = (
+        OpenFile(parts, resource, path, label, base)
+        if base
+        else OpenFile(parts, resource, path, label, None)
     )
     try:
         copy.truncate(0, waiter)

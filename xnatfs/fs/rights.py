@@ -8,6 +8,8 @@ made through xnatfs (receipts).
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import Protocol
 
 from cachetools import TTLCache
 
@@ -19,13 +21,21 @@ from xnatfs.rest.archive import Archive
 from xnatfs.tree.listings import Listings
 from xnatfs.tree.namespace import Node
 from xnatfs.upload.receipts import Receipts
-from xnatfs.waiting import Waiter, Workers
+from xnatfs.waiting import Waiter
+
+
+class Run(Protocol):
+    """Does a request on a worker and waits for it (``Parts.run``)."""
+
+    def __call__(self, work: Callable[[Waiter], bool], what: str, waiter: Waiter) -> bool:
+        """Do ``work`` with a waiter of its own; ``what`` names it in errors."""
 
 
 class Rights:
     """The rights of one user in one mount.
 
-    Threading: ``_mu`` guards the memory of probes; no request is made under it.
+    Threading: ``_mu`` guards the memory of probes; no request is made under it. ``_sets`` is
+    replaced entry by entry and may be made twice.
     """
 
     def __init__(
@@ -34,14 +44,15 @@ class Rights:
         listings: Listings,
         archive: Archive,
         receipts: Receipts,
-        workers: Workers,
+        run: Run,
         limits: Limits,
     ) -> None:
         self._policy = policy
         self._listings = listings
         self._archive = archive
         self._receipts = receipts
-        self._workers = workers
+        self._run = run
+        self._sets: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {}
         self._mu = threading.Lock()
         self._editable: TTLCache[str, bool] = TTLCache(4096, max(limits.metadata_ttl_s, 0.001))
 
@@ -49,25 +60,21 @@ class Rights:
         """The hint: whether the user has ``right`` ("edit", "delete") in the node's project."""
         if not node.chain or self._policy.read_only or node.item.read_only:
             return False
-        return node.chain[0].id in self._listings.rights(right, waiter)
+        rows = self._listings.rights(right, waiter).rows
+        known = self._sets.get(right)
+        if known is None or known[0] is not rows:
+            known = self._sets[right] = (rows, frozenset(rows))
+        return node.chain[0].id in known[1]
 
     def require_create(self, node: Node, waiter: Waiter) -> None:
         """A new file or folder below ``node`` (a folder inside ``files``), or raise.
 
         Raises: ReadOnly, NotPermitted.
         """
-        self._require_writable(node)
+        self.require_writable(node)
         resource = node.resource
         if resource is not None and not self._may_edit(resource, waiter):
             self._deny("edit", node)
-
-    def require_make_resource(self, node: Node, waiter: Waiter) -> None:
-        """A new resource in ``node`` (a ``resources`` folder), or raise.
-
-        The server's own answer to the folder PUT is the truth; this only spares the request
-        where no listing leaves a doubt.
-        """
-        self._require_writable(node)
 
     def require_change(self, node: Node, version: Version, waiter: Waiter) -> None:
         """Change the content of a file that the server has, or raise.
@@ -86,7 +93,7 @@ class Rights:
 
         Raises: ReadOnly, NotPermitted, Protected.
         """
-        self._require_writable(node)
+        self.require_writable(node)
         if not self.seems("delete", node, waiter):
             self._deny("delete", node)
         if not (self._policy.allow_delete or self.is_own(version)):
@@ -100,7 +107,11 @@ class Rights:
             version.resource_id, version.path, version.digest, version.size, version.modified
         )
 
-    def _require_writable(self, node: Node) -> None:
+    def require_writable(self, node: Node) -> None:
+        """Nothing on our side forbids a change there; the server has its own say.
+
+        Raises: ReadOnly.
+        """
         if self._policy.read_only:
             raise ReadOnly(f"{node.path}: the mount is read-only")
         if node.item.read_only:
@@ -110,10 +121,11 @@ class Rights:
         with self._mu:
             known = self._editable.get(resource.address)
         if known is None:
-            work = self._workers.submit(
-                self._archive.may_edit, resource, Waiter(total_s=waiter.remaining())
+            known = self._run(
+                lambda worker: self._archive.may_edit(resource, worker),
+                f"the rights in {resource.label or resource.id}",
+                waiter,
             )
-            known = waiter.result(work, f"the rights in {resource.label or resource.id}")
             with self._mu:
                 self._editable[resource.address] = known
         return known

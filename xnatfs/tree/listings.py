@@ -159,16 +159,15 @@ class Listings:
             key, lambda worker: self._archive.files(resource, worker), waiter, not_before, what
         )
 
-    def rights(self, right: str, waiter: Waiter) -> frozenset[str]:
+    def rights(self, right: str, waiter: Waiter) -> Listing[str]:
         """Ids of the projects where the user has ``right`` ("edit" or "delete"): a hint."""
-        listing = self._get(
+        return self._get(
             ("rights", right),
             lambda worker: sorted(self._archive.projects_where(right, worker)),
             waiter,
             0.0,
             "the rights",
         )
-        return frozenset(listing.rows)
 
     # -- our own changes
 

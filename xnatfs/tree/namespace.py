@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 from cachetools import LRUCache
 
@@ -27,6 +28,9 @@ INPUT_MARK = "~in"
 
 _ROOT = Item(ARCHIVE, "", "", "", {})
 
+
+# What is made from a listing and remembered with it.
+Names = Mapping[str, Item] | Mapping[str, str] | FolderTree
 
 Found = str | Item | FolderTree | RemoteFile | LocalFile
 
@@ -87,7 +91,7 @@ class Namespace:
         self._long = scan_names == "id-type"
         self._mu = threading.Lock()
         # Names made from a listing, valid as long as that very listing is the cached one.
-        self._memo: LRUCache[object, tuple[object, Mapping[str, Item] | FolderTree]]
+        self._memo: LRUCache[object, tuple[object, Names]]
         self._memo = LRUCache(4096)
 
     # -- questions
@@ -137,23 +141,36 @@ class Namespace:
         if node.kind is not Kind.LINK:
             raise NotALink(f"{node.path} is not a link")
         *above, session = node.chain
-        up = "../" if above else "../projects/"
+        up = "../"
         project_id = above[0].id if above else session.cells.get("project", "")
         projects = self._listings.items(BY_COLLECTION["projects"], None, waiter).rows
         project = next((item for item in projects if item.id == project_id), None)
         if project is None:
             raise NotFound(f"{node.path}: its project {project_id} is not visible")
-        place = Node(Kind.FOLDER, "", (project,))
-        subject_id = session.cells.get(session.level.parent_column, "")
+        root = Node(Kind.FOLDER, "/projects", (), "projects")
+        place = self._node(root, encode_name(project.id), project)
         subjects = self._node(place, "subjects", "subjects")
-        for subject in self.children(subjects, waiter):
-            if subject.item.id == subject_id:
-                experiments = self._node(subject, "experiments", "experiments")
-                for experiment in self.children(experiments, waiter):
-                    if experiment.item.id == session.id:
-                        tail = experiment.path.lstrip("/")
-                        return up + tail if above else f"{up}{encode_name(project_id)}/{tail}"
-        raise NotFound(f"{node.path}: subject {subject_id} is not shown in project {project_id}")
+        subject = self._by_id(subjects, session.cells.get(session.level.parent_column, ""), waiter)
+        if subject is None:
+            raise NotFound(f"{node.path}: its subject is not shown in project {project_id}")
+        experiments = self._node(subject, "experiments", "experiments")
+        experiment = self._by_id(experiments, session.id, waiter)
+        if experiment is None:
+            raise NotFound(f"{node.path}: not shown in project {project_id}")
+        return up + (
+            experiment.path.removeprefix(place.path + "/") if above else experiment.path[1:]
+        )
+
+    def _by_id(self, node: Node, id_: str, waiter: Waiter) -> Node | None:
+        """The entry of a folder of objects that stands for the object with this id."""
+        named = self._objects(node, waiter, 0.0)
+        key = (node.item.address, node.collection, "by id")
+        index = self._remembered(key, named)
+        if index is None:
+            index = {item.id: name for name, item in named.items()}
+            self._remember(key, named, index)
+        name = index.get(id_) if isinstance(index, dict) else None
+        return self._node(node, str(name), named[str(name)]) if name is not None else None
 
     def files_below(self, node: Node, waiter: Waiter, not_before: float) -> list[RemoteFile]:
         """The server's files at or below a folder inside ``files``."""
@@ -217,8 +234,7 @@ class Namespace:
         if known is None:
             known = self._named(node, listing.rows)
             self._remember(key, listing.rows, known)
-        assert isinstance(known, dict)
-        return known
+        return cast("Mapping[str, Item]", known)
 
     def _named(self, node: Node, rows: tuple[Item, ...]) -> dict[str, Item]:
         level = BY_COLLECTION[node.collection]
@@ -308,12 +324,12 @@ class Namespace:
 
     # -- the memo
 
-    def _remembered(self, key: object, rows: object) -> Mapping[str, Item] | FolderTree | None:
+    def _remembered(self, key: object, rows: object) -> Names | None:
         with self._mu:
             known = self._memo.get(key)
         return known[1] if known is not None and known[0] is rows else None
 
-    def _remember(self, key: object, rows: object, names: Mapping[str, Item] | FolderTree) -> None:
+    def _remember(self, key: object, rows: object, names: Names) -> None:
         with self._mu:
             self._memo[key] = (rows, names)
 
