@@ -137,9 +137,10 @@ def folder_tree(rows: Iterable[RemoteFile]) -> FolderTree:
 
 def _part_files_from_folders(folder: FolderTree) -> None:
     for name in folder.files.keys() & folder.folders.keys():
-        folder.files = {
-            encode_name(f"{old}~file") if old == name else old: row
-            for old, row in folder.files.items()
-        }
+        row = folder.files.pop(name)
+        other = encode_name(f"{name}~file")
+        while other in folder.files or other in folder.folders:
+            other = encode_name(f"{other}~")
+        folder.files[other] = row
     for child in folder.folders.values():
         _part_files_from_folders(child)
