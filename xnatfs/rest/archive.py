@@ -10,12 +10,12 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import unquote
 
-from xnatfs.errors import AlreadyExists, BadReply, NotFound, NotPermitted, XnatfsError
+from xnatfs.errors import AlreadyExists, BadReply, NotFound, NotPermitted
 from xnatfs.model.entities import Head, Item, RemoteFile
 from xnatfs.model.levels import EXPERIMENT, LEVELS, PROJECT, RESOURCE, Level
-from xnatfs.rest import addresses, deletes, faults, replies
+from xnatfs.rest import addresses, deletes, replies
+from xnatfs.rest.repeats import failed
 from xnatfs.rest.session import Expects, Session
-from xnatfs.rest.wire import Reply
 from xnatfs.waiting import Waiter
 
 log = logging.getLogger(__name__)
@@ -204,7 +204,7 @@ class Archive:
         address = f"{resource.address}/files/{addresses.readable(path)}"
         reply = self._session.request("HEAD", address, waiter=waiter, expects=Expects.FILE)
         if reply.status != 200:
-            raise _failure(reply)
+            raise failed(reply)
         if replies.is_html(reply.header("Content-Type"), b"") and not reply.header(
             "Content-Disposition"
         ):
@@ -226,7 +226,7 @@ class Archive:
             expects=Expects.LISTING,
         )
         if reply.status != 200:
-            raise _failure(reply)
+            raise failed(reply)
         return replies.rows(reply.content, reply.header("Content-Type"), reply.what)
 
     # -- rights ----------------------------------------------------------------------------
@@ -252,7 +252,7 @@ class Archive:
         reply = self._session.request("PUT", resource.address, waiter=waiter)
         if reply.status in (403, 409):
             return reply.status == 409
-        raise _failure(reply)
+        raise failed(reply)
 
     # -- changes ---------------------------------------------------------------------------
 
@@ -268,7 +268,7 @@ class Archive:
         if reply.status == 409:
             raise AlreadyExists(f"{label}: there is such a resource already")
         if reply.status not in (200, 201):
-            raise _failure(reply)
+            raise failed(reply)
 
     def delete_file(
         self, resource: Item, path: str, listing: Sequence[RemoteFile], waiter: Waiter
@@ -305,7 +305,7 @@ class Archive:
                 f"{unquote(address)}: user {self._session.user!r} may not delete here"
             )
         if reply.status != 200:
-            raise _failure(reply)
+            raise failed(reply)
 
     def _event(self) -> dict[str, str]:
         return event(self._session, self._reason)
@@ -335,8 +335,3 @@ def _comma_lists(ids: Sequence[str]) -> Iterator[list[str]]:
         length += len(encoded) + 1
     if part:
         yield part
-
-
-def _failure(reply: Reply) -> XnatfsError:
-    said = replies.said(reply.content)
-    return faults.of_status(reply.status, said, reply.what, reply.header("Retry-After"))

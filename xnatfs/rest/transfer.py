@@ -18,6 +18,7 @@ from xnatfs.model.entities import Head, Item
 from xnatfs.rest import addresses, faults, replies
 from xnatfs.rest.archive import event
 from xnatfs.rest.bodies import Multipart, multipart_boundary, zip_around
+from xnatfs.rest.repeats import failed
 from xnatfs.rest.session import Expects, Session
 from xnatfs.rest.wire import PIECE, Reply
 from xnatfs.waiting import Waiter
@@ -114,7 +115,7 @@ class Transfer:
     def _size(self, address: str, waiter: Waiter) -> int:
         reply = self._session.request("HEAD", address, waiter=waiter, expects=Expects.FILE)
         if reply.status != 200:
-            raise faults.of_status(reply.status, "", reply.what)
+            raise failed(reply)
         length = reply.header("Content-Length")
         if not length.isdecimal():
             raise BadReply(f"{reply.what}: the server does not tell the size of the file")
@@ -193,8 +194,7 @@ class Transfer:
             return Sent.DUPLICATE if replies.duplicates(reply.content) else Sent.STORED
         if reply.status == 403:
             raise NotPermitted(f"{path}: user {self._session.user!r} may not write here")
-        said = replies.said(reply.content)
-        raise faults.of_status(reply.status, said, reply.what, reply.header("Retry-After"))
+        raise failed(reply)
 
 
 def _check_part_name(path: str) -> None:
@@ -238,9 +238,7 @@ def _first_byte(
     if reply.status == 404:
         raise NotFound(f"{reply.what}: the server does not have this file (any more)")
     if reply.status not in (200, 206):
-        raise faults.of_status(
-            reply.status, replies.said(reply.content), reply.what, reply.header("Retry-After")
-        )
+        raise failed(reply)
     if replies.is_html(reply.header("Content-Type"), b"") and not reply.header(
         "Content-Disposition"
     ):

@@ -6,11 +6,15 @@ proxies, timeouts, pieces of a body.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
 import ssl
+import threading
+from base64 import b64encode
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -23,9 +27,12 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from xnatfs import __version__
+from xnatfs.config import Limits
 from xnatfs.errors import UsageError
 from xnatfs.rest import faults
 from xnatfs.waiting import Waiter
+
+log = logging.getLogger(__name__)
 
 # What one read may return. Small pieces cost CPU (8 KB: five times that of 1 MiB, measured);
 # ``read1`` returns what has arrived, so a slow link still shows its progress.
@@ -157,21 +164,44 @@ class Reply:
         self.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What a request says of who sends it: cookies, and Basic where there is a secret."""
+
+    cookies: Mapping[str, str] = field(repr=False)
+    user: str
+    secret: str = field(repr=False)
+
+    def headers(self) -> dict[str, str]:
+        """The headers for it."""
+        made = {}
+        if self.cookies:
+            made["Cookie"] = "; ".join(f"{name}={text}" for name, text in self.cookies.items())
+        if self.secret:
+            pair = f"{self.user}:{self.secret}".encode()
+            made["Authorization"] = "Basic " + b64encode(pair).decode()
+        return made
+
+
 class Wire:
     """The pool of connections to one server.
 
     Args:
-        url: base URL of the server.
-        connections: connections kept open.
-        send_timeout_s: seconds that one piece of a request's body may take to leave.
+        url: base URL of the server, without a trailing slash.
+        connections: how many requests may be on their way at once.
+        limits: timeouts.
 
-    Threading: requests' pool is thread-safe; nothing else changes after construction except by
-    ``drop_connections``. Cookies are not kept here (the jar takes none), so no jar is shared.
+    Threading: requests' pool is thread-safe. ``_freed`` (a Condition) guards ``_free``, the
+    count of connections not in use. Cookies are not kept here (the jar takes none).
     """
 
-    def __init__(self, url: str, connections: int, send_timeout_s: float) -> None:
+    def __init__(self, url: str, connections: int, limits: Limits) -> None:
+        self.url = url
         self.host = urlsplit(url).netloc
         self.place = whereabouts()
+        self._limits = limits
+        self._freed = threading.Condition()
+        self._free = connections
         self._http = requests.Session()
         self._http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._http.headers = requests.structures.CaseInsensitiveDict(
@@ -187,54 +217,88 @@ class Wire:
         self._http.proxies = requests.utils.get_environ_proxies(url)
         self._http.trust_env = False
         context = trusted_authorities() if url.startswith("https") else None
-        self._adapter = _Adapter(connections, send_timeout_s, context)
+        self._adapter = _Adapter(connections, limits.io_timeout_s, context)
         self._http.mount("http://", self._adapter)
         self._http.mount("https://", self._adapter)
 
     def exchange(
         self,
         method: str,
-        url: str,
+        address: str,
+        login: Login,
+        waiter: Waiter,
         *,
-        what: str,
-        headers: Mapping[str, str],
         params: Mapping[str, str] | None = None,
         body: Body | None = None,
-        timeouts: tuple[float, float],
-        done: Callable[[], None],
+        headers: Mapping[str, str] | None = None,
+        queued: bool = True,
     ) -> Reply:
         """Send one request and return when the reply's headers are here.
 
         Args:
             method: HTTP method.
-            url: the whole address without a query.
-            what: method and address for error texts.
-            headers: beside those of every request.
+            address: below ``/data``, percent-encoded.
+            login: who asks.
+            waiter: limits of the wait for a connection and of every wait on the socket.
             params: query, unencoded.
             body: what to send.
-            timeouts: seconds for the connection, and for every wait on the socket.
-            done: called once when the reply is closed; not called when this raises.
+            headers: beside those of every request.
+            queued: wait until one of our connections is free.
 
-        Raises: Unreachable (surely not done), TimedOut, TransferBroken (may have been done).
+        Returns: the reply, which the caller loads or closes.
+
+        Raises: Unreachable (surely not done), TimedOut, TransferBroken (may have been done),
+            and what the waiter raises.
         """
+        what = f"{method} {address}"
+        done = self._take(waiter, what) if queued else _nothing
         try:
             response = self._http.request(
                 method,
-                url,
+                f"{self.url}/data{address}",
                 params=params,
                 data=body,
-                headers=dict(headers),
-                timeout=timeouts,
+                headers={**(headers or {}), **login.headers()},
+                timeout=self._timeouts(waiter),
                 stream=True,
                 allow_redirects=False,
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            done()
             raise faults.of_exception(error, what, self.host) from error
+        except BaseException:
+            done()
+            raise
+        log.debug("%s: %d", what, response.status_code)
         return Reply(response, what, self.host, done)
+
+    def _take(self, waiter: Waiter, what: str) -> Callable[[], None]:
+        with self._freed:
+            waiter.until(self._freed, lambda: self._free > 0, what)
+            self._free -= 1
+        return self._give
+
+    def _give(self) -> None:
+        with self._freed:
+            self._free += 1
+            self._freed.notify()
+
+    def _timeouts(self, waiter: Waiter) -> tuple[float, float]:
+        left = waiter.remaining()
+        # Never 0, which a socket does not take; the waiter itself ends the wait.
+        most = max(0.05, left) if left is not None else self._limits.io_timeout_s
+        return (
+            min(self._limits.connect_timeout_s, most),
+            min(self._limits.io_timeout_s, most),
+        )
 
     def drop_connections(self) -> None:
         """Close all idle connections: at the end, and in a child process after a fork."""
         self._adapter.close()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _patient(base: type[HTTPConnection], send_timeout_s: float) -> type[HTTPConnection]:
