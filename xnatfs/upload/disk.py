@@ -1,5 +1,7 @@
-"""The local disk under the spool: its errors in the project's words, and files that are
-replaced in one step."""
+"""The local disk under the spool: its errors in the project's words, files replaced in one step.
+
+Used by everything in ``upload`` that writes; it knows nothing of records or uploads.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +37,23 @@ def local_disk(what: str) -> Iterator[None]:
         raise DiskFault(f"the local disk failed with {what}: {reason}") from error
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable. Raises OSError."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync_file(path: Path) -> None:
+    """Make the bytes of a file durable. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    try:
+        sync_file(folder)
+    except OSError as error:
+        # Some network file systems refuse fsync on a folder; they have no other way to offer.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
 
 
 def replace_file(path: Path, content: bytes, *, durable: bool) -> None:

@@ -159,6 +159,8 @@ def write_record(folder: Path, record: Record, *, durable: bool) -> None:
     """Replace the record in an upload's folder in one step.
 
     Args:
+        folder: the upload's folder.
+        record: what shall stand there.
         durable: return only when it survives a power loss. A record that was durable once must
             stay so: a rename without fsync may lose both the new and the old one.
 

@@ -26,18 +26,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xnatfs.config import MIB, SpoolSettings
-from xnatfs.errors import NoSpace, SpaceProblem, XnatfsError
+from xnatfs.errors import NoSpace, XnatfsError
 from xnatfs.model.versions import Version
 from xnatfs.upload.disk import local_disk, sync_folder
 from xnatfs.upload.owner import OWNER_NAME, RELEASED_NAME, Owner, write_owner
-from xnatfs.upload.record import Base, Record, State, Target, read_record, write_record
-from xnatfs.upload.upload import Upload
+from xnatfs.upload.record import Base, Record, Target, read_record, write_record
+from xnatfs.upload.upload import LEAVING, Upload
 
 log = logging.getLogger(__name__)
 
-# Folders that a crash may leave and that hold nothing anybody was told of: being made, being
-# removed. A leading dot keeps them out of ``ls``.
-MAKING, LEAVING = ".new-", ".gone-"
+# Prefix of a folder that is being made: a crash may leave it, nobody was told of it.
+MAKING = ".new-"
 
 # Fraction of the disk that stays free when no bound is set.
 KEEP_FREE = 0.05
@@ -62,7 +61,7 @@ class Room:
 
 
 class Spool:
-    """This process's folder in the spool.
+    """The folder of this process in the spool.
 
     Args:
         settings: where, and how much may wait there.
@@ -72,9 +71,7 @@ class Spool:
     lock; the order is upload, then spool.
     """
 
-    def __init__(
-        self, settings: SpoolSettings, server: str, account: str, mount: str = ""
-    ) -> None:
+    def __init__(self, settings: SpoolSettings, server: str, account: str, mount: str = "") -> None:
         self._settings = settings
         self._server = server
         self._account = account
@@ -87,7 +84,7 @@ class Spool:
 
     @property
     def folder(self) -> Path:
-        """This process's folder; ``adopt`` makes it."""
+        """The folder of this process; ``adopt`` makes it."""
         if self._folder is None:
             raise RuntimeError("the spool is used before adopt()")
         return self._folder
@@ -113,6 +110,7 @@ class Spool:
         """Begin an upload: a folder with its bytes and an open record.
 
         Args:
+            target: where it goes.
             base: the version on the server that it replaces; None: the name must not exist there.
             old: content to start from, in order (an existing file is copied up); None: empty.
 
@@ -129,8 +127,8 @@ class Spool:
         try:
             with local_disk(f"the spool copy of {target.labels}"):
                 making.mkdir(mode=0o700)
-                write_record(making, record, durable=False)
-                upload = Upload.create(self, making, record)
+            write_record(making, record, durable=False)
+            upload = Upload(self, making, record)
             for piece in old or ():
                 upload.write(upload.size, piece)
             with local_disk(f"the spool copy of {target.labels}"):
