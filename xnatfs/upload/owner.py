@@ -83,6 +83,15 @@ def surely_dead(owner: Owner) -> bool:
     return _start_time(owner.pid) != owner.start
 
 
+def surely_here(owner: Owner) -> bool:
+    """Whether the process lives on this machine, as seen from here."""
+    same = (owner.boot, owner.pid_space) == (
+        _text(Path("/proc/sys/kernel/random/boot_id")),
+        _pid_space(),
+    )
+    return bool(owner.boot) and same and _start_time(owner.pid) == owner.start
+
+
 def write_owner(folder: Path, owner: Owner) -> None:
     """Write the owner file. Raises NoSpace, QuotaExceeded, DiskFault."""
     text = json.dumps({"version": VERSION, **asdict(owner)}, indent=1) + "\n"

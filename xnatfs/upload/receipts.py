@@ -113,15 +113,17 @@ class Receipts:
         """The sheet with what was appended since it was read. ``_mu`` is held."""
         sheet = self._sheets.get(resource_id)
         path = self._file(resource_id)
-        try:
-            with open(path, "rb") as file:
+        with local_disk(f"the receipts {path}"):
+            try:
+                file = open(path, "rb")  # noqa: SIM115 -- closed by the with below
+            except FileNotFoundError:
+                self._sheets.pop(resource_id, None)
+                return _Sheet()
+            with file:
                 if sheet is None or os.fstat(file.fileno()).st_size < sheet.read_to:
                     sheet = self._sheets[resource_id] = _Sheet()
                 file.seek(sheet.read_to)
                 text = file.read()
-        except FileNotFoundError:
-            self._sheets.pop(resource_id, None)
-            return _Sheet()
         # Up to the last whole line; another process may be writing the next one.
         whole = text[: text.rfind(b"\n") + 1]
         sheet.read_to += len(whole)

@@ -83,6 +83,11 @@ class Spool:
         self._granted = 0
 
     @property
+    def account(self) -> tuple[str, str]:
+        """Base URL and login name that its uploads go to."""
+        return self._server, self._account
+
+    @property
     def folder(self) -> Path:
         """The folder of this process; ``adopt`` makes it."""
         if self._folder is None:
