@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 from xnatfs.config import MIB
-from xnatfs.errors import Conflict, XnatfsError
+from xnatfs.errors import Conflict, DiskFault, Protected, XnatfsError
 from xnatfs.upload.disk import local_disk, sync_file, sync_folder, write_all
 from xnatfs.upload.record import RECORD_NAME, Base, Record, State, write_record
 
@@ -36,6 +37,20 @@ class Bound(Protocol):
 
     def forget(self, upload: Upload) -> None:
         """The upload is gone."""
+
+
+class _Body(io.FileIO):
+    """The bytes of an upload; tells when they are read."""
+
+    def __init__(self, path: Path, on_read: Callable[[], None] | None) -> None:
+        super().__init__(path, "rb")
+        self._on_read = on_read
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        piece = super().read(-1 if size is None else size)
+        if self._on_read is not None:
+            self._on_read()
+        return cast(bytes, piece)
 
 
 class Upload:
@@ -64,6 +79,8 @@ class Upload:
         self._durable = False
         # The version of it that the server holds already, when it is written on after a send.
         self._stored: Base | None = None
+        # Whether the bytes are known to be those of the record's MD5.
+        self._proven = False
         # MD5 of the first ``_hashed`` bytes: ready at the seal when they were written in order.
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._hashed = 0
@@ -154,13 +171,16 @@ class Upload:
     def seal(self) -> Record:
         """Nothing more is written for now: size and MD5 go into the record, state SEALED.
 
-        Reads what was not hashed while it was written. A FAILED one is sealed again.
+        Reads what was not hashed while it was written. A FAILED one is SEALED again.
 
         Raises: Conflict (it stays one), NoSpace, QuotaExceeded, DiskFault.
         """
         with self._transition():
             self._refuse_conflict()
-            if self._record.state is not State.SEALED:
+            if self._record.md5:
+                if self._record.state is State.FAILED:
+                    self._write(state=State.SEALED)
+            else:
                 with self._mu:
                     self._writable = False
                 try:
@@ -170,7 +190,30 @@ class Upload:
                     with self._mu:
                         self._writable = self._record.state is State.OPEN
                     raise
+                self._proven = True
                 self.close()
+            return self._record
+
+    def resume(self) -> Record:
+        """Make ready to be sent: it is what was sealed, and a FAILED one is SEALED again.
+
+        Raises: Conflict (it stays one). Protected: it was never sealed, so it may be half a file.
+            DiskFault: its bytes are not those that were sealed (a power loss, a failing disk).
+        """
+        with self._transition():
+            self._refuse_conflict()
+            record = self._record
+            if not record.md5:
+                raise Protected(
+                    f"{record.target.labels} was not written to its end; "
+                    f"xnatfs uploads export {record.id} saves what there is"
+                )
+            if not self._proven:
+                if (self._size, self._whole_md5()) != (record.size, record.md5):
+                    raise DiskFault(f"{self._what} {self._path} is not what was written there")
+                self._proven = True
+            if record.state is State.FAILED:
+                self._write(state=State.SEALED)
             return self._record
 
     def reopen(self) -> None:
@@ -189,6 +232,7 @@ class Upload:
                 if self._fd < 0:
                     self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
                 self._writable = True
+                self._proven = False
 
     def stored(self, version: Base) -> None:
         """The server has taken it as ``version``; its MD5 may still be owed."""
@@ -231,10 +275,16 @@ class Upload:
                 log.warning("cannot remove %s from the spool: %s", self._folder, error)
         self._bound.forget(self)
 
-    def open_body(self) -> BinaryIO:
-        """The bytes for a transfer, from the start; the caller closes it. Raises DiskFault."""
+    def open_body(self, on_read: Callable[[], None] | None = None) -> BinaryIO:
+        """The bytes for a transfer, from the start; the caller closes it.
+
+        Args:
+            on_read: called after each piece that was read.
+
+        Raises: DiskFault.
+        """
         with local_disk(self._what):
-            return open(self._path, "rb", buffering=0)
+            return _Body(self._path, on_read)
 
     def settle_in(self, place: Path) -> None:
         """Rename its folder to ``place``. Raises OSError."""
