@@ -9,7 +9,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
@@ -24,6 +24,9 @@ BYTES_NAME = "bytes"
 
 # Prefix of a folder that is being removed; a leading dot keeps it out of ``ls``.
 LEAVING = ".gone-"
+
+
+_READ = os.O_RDONLY | os.O_CLOEXEC
 
 
 class Bound(Protocol):
@@ -56,8 +59,9 @@ class _Body(io.FileIO):
 class Upload:
     """One file on its way, from its first byte to the moment the server surely has it.
 
-    While it may be written its file is held open; else it is opened for each use, so that
-    thousands may wait.
+    While it may be written its file is held open; then it is opened for each use, so that
+    thousands may wait. Once it is done its bytes can be read for as long as somebody has the
+    object.
 
     Threading: ``_mu`` guards the descriptor, the size, the running MD5 and the record: reads and
     writes of one file exclude each other. The record is written to disk, and anything made
@@ -265,7 +269,9 @@ class Upload:
             self._gone = True
             with self._mu:
                 self._writable = False
-            self.close()
+                # Held open from here to the last reference: whoever has the file open reads on.
+                with suppress(OSError):
+                    self._fd = self._fd if self._fd >= 0 else os.open(self._path, _READ)
             leaving = self._folder.with_name(LEAVING + self._folder.name)
             try:
                 # In one step: a folder that lost its record but not its bytes would be a riddle.
@@ -297,6 +303,10 @@ class Upload:
             if self._fd >= 0:
                 os.close(self._fd)
                 self._fd = -1
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            os.close(self._fd)
 
     @property
     def _path(self) -> Path:

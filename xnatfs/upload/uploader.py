@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from xnatfs.config import Limits
@@ -59,7 +60,7 @@ class Uploader:
     Args:
         archive, transfer: the server.
         receipts: where it is remembered what this user made.
-        limits: timeouts, for whoever sends without a waiter of its own.
+        limits: how long a send may be kept by what it finds wrong with others' files.
         on_listing: told every fresh listing of a resource's files.
 
     Threading: ``_mu`` guards the debts and the times of listings. What happens to one resource
@@ -113,7 +114,8 @@ class Uploader:
                 stored, seen = sending.run(by_head=lambda: self._listed_lately(resource))
                 debt = _Debt(upload, resource, record, time.monotonic())
                 self._took(debt, stored, waiter, seen=seen)
-                self._repair(resource, waiter, moved)
+                # On behalf of files that were closed before: what takes longer, ``settle`` does.
+                self._repair(resource, Waiter(total_s=self._limits.io_timeout_s), moved)
         except XnatfsError as error:
             _note(upload, error)
             raise
@@ -154,8 +156,26 @@ class Uploader:
 
     def owed(self) -> int:
         """How many files the server has taken whose MD5 was not seen yet."""
+        return len(self.owed_ids())
+
+    def owed_ids(self) -> set[str]:
+        """The ids of those uploads."""
         with self._mu:
-            return sum(debt.stands for debts in self._debts.values() for debt in debts.values())
+            return {
+                debt.record.id
+                for debts in self._debts.values()
+                for debt in debts.values()
+                if debt.stands
+            }
+
+    @contextmanager
+    def turn(self, resource_id: str, waiter: Waiter) -> Iterator[None]:
+        """Wait until nothing is sent to a resource, and keep it so: for deletes (R§4.6).
+
+        Raises: TimedOut, Interrupted.
+        """
+        with self._turns.turn(resource_id, waiter, f"the uploads to resource {resource_id}"):
+            yield
 
     def _sending(
         self, upload: Upload, resource: Item, waiter: Waiter, moved: Callable[[], None]
