@@ -23,7 +23,9 @@ class FileSystem:
     """
 
     @classmethod
-    def connect(cls, settings: Settings, credentials: Credentials, waiter: Waiter) -> FileSystem:
+    def connect(
+        cls, settings: Settings, credentials: Credentials, waiter: Waiter
+    ) -> FileSystem:
         """Log in, verify the identity and build the file system; starts no mount.
 
         Raises: LoginRefused, Unreachable, NotXnat, NotFound (``settings.view.path``).
