@@ -31,7 +31,9 @@ def encode_name(label: str) -> str:
     if label in (".", ".."):
         return label.replace(".", "%2E")
     name = _UNSAFE.sub(
-        lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass")),
+        lambda found: "".join(
+            f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass")
+        ),
         label,
     )
     raw = name.encode()
