@@ -58,7 +58,7 @@ class Content(ABC):
         """What ``read`` lacks: ascending (start, length), on block borders, clamped to the end."""
 
     @abstractmethod
-    def put(self, offset: int, piece: bytes) -> None:
+    def put(self, offset: int, piece: bytes) -> bool:
         """Keep complete blocks (the content's last one may be short).
 
         Never fails for want of room: what the disk does not take is kept in bounded memory, and
@@ -67,6 +67,17 @@ class Content(ABC):
         Args:
             offset: a multiple of ``block``.
             piece: the bytes of whole blocks.
+
+        Returns:
+            False when a block differs from what it was when the whole was found verified: the
+            piece was damaged on the way, and the rest of it is not kept.
+        """
+
+    @abstractmethod
+    def save(self) -> None:
+        """Write down which blocks are here, for the next process; after a window, not a block.
+
+        Blocks that a network file system turns out not to have taken are missing afterwards.
         """
 
     @abstractmethod
