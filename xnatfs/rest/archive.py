@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import unquote
 
-from xnatfs.errors import AlreadyExists, BadReply, NotFound, NotPermitted
+from xnatfs.errors import AlreadyExists, BadName, BadReply, NotFound, NotPermitted
 from xnatfs.model.entities import Head, Item, RemoteFile
 from xnatfs.model.levels import EXPERIMENT, LEVELS, PROJECT, RESOURCE, Level
 from xnatfs.rest import addresses, deletes, replies
@@ -232,26 +232,47 @@ class Archive:
     # -- rights ----------------------------------------------------------------------------
 
     def projects_where(self, right: str, waiter: Waiter) -> frozenset[str]:
-        """Ids of the projects on which this user has a right.
+        """Ids of the projects in which this user has a right.
+
+        ``restrict`` asks for the right on the project itself, which only owners have;
+        ``permissions`` for the right on sessions in it, which members have too (R§10.7).
 
         Args:
-            right: ``edit`` or ``delete`` (R§10.7).
+            right: ``edit`` or ``delete``.
             waiter: limits of the wait.
         """
-        rows = self._rows(PROJECT.listing, {"restrict": right}, waiter)
-        return frozenset(row[PROJECT.key] for row in rows if row.get(PROJECT.key))
+        queries = (
+            {"restrict": right},
+            {"permissions": right, "dataType": "xnat:mrSessionData"},
+        )
+        return frozenset(
+            row[PROJECT.key]
+            for query in queries
+            for row in self._rows(PROJECT.listing, query, waiter)
+            if row.get(PROJECT.key)
+        )
 
     def may_edit(self, resource: Item, waiter: Waiter) -> bool:
         """Whether the server lets this user write into a resource; changes nothing.
 
         PUT of a folder that exists is 409 for who may edit and 403 for who may not (R§10.7). By
-        its number, so that a folder removed meanwhile is not made again (R§4.4).
+        its label; by its number where the label cannot be sent, or is not the only one.
 
         Raises: NotFound when it is gone, and those of ``Session.request``.
         """
-        reply = self._session.request("PUT", resource.address, waiter=waiter)
-        if reply.status in (403, 409):
-            return reply.status == 409
+        by_label = f"{resource.address.rpartition('/')[0]}/{resource.label}"
+        try:
+            addresses.check_new_label(resource.label)
+        except BadName:
+            tries = [resource.address]
+        else:
+            tries = [by_label, resource.address]
+        for address in tries:
+            reply = self._session.request("PUT", address, waiter=waiter)
+            if reply.status in (403, 409):
+                return reply.status == 409
+            if reply.status != 404:
+                break
         raise failed(reply)
 
     # -- changes ---------------------------------------------------------------------------
