@@ -77,6 +77,7 @@ class Folders:
         )
         made = parts.names.child_now(parent, name, waiter)
         self._made.add(made.item.address)
+        parts.rights.made(made.item)
 
     def _remove_resource(self, node: Node, waiter: Waiter) -> None:
         resource = node.item
