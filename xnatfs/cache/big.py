@@ -82,7 +82,7 @@ class BigContent(Content):
 
     def _clear(self) -> None:
         self._blocks: dict[int, _Block] = {}
-        # CRCs of the whole content; filled once the whole has a verdict.
+        # CRCs that must not change: of all blocks once the whole has a verdict, and of lost ones.
         self._known: dict[int, int] = {}
         self._verdict = Verdict.OPEN
         self._on_disk = True
@@ -216,6 +216,8 @@ class BigContent(Content):
             if self._blocks.get(index) is block:
                 del self._blocks[index]
                 self._unsaved.pop(index, None)
+                # It may have gone into a digest already: what replaces it must be the same.
+                self._known[index] = block.crc
                 self._verdict_saved = False
 
     def missing(self, offset: int, size: int) -> list[tuple[int, int]]:
@@ -252,7 +254,8 @@ class BigContent(Content):
     def checksums(self) -> dict[int, int]:
         """See Content."""
         with self._mu:
-            return {index: block.crc for index, block in self._blocks.items()}
+            here = {index: block.crc for index, block in self._blocks.items()}
+            return self._known | here
 
     @property
     def verdict(self) -> Verdict:
@@ -403,7 +406,7 @@ class BigContent(Content):
     def _mark(self, verdict: Verdict) -> None:
         with self._mu:
             self._verdict = verdict
-            self._known = {index: block.crc for index, block in self._blocks.items()}
+            self._known |= {index: block.crc for index, block in self._blocks.items()}
             self._verdict_saved = False
         self.save()
 
