@@ -20,6 +20,7 @@ from xnatfs.cache.content import BLOCK, Content, Verdict
 from xnatfs.cache.eviction import Room, remove
 from xnatfs.cache.layout import PartMap, block_count, block_length
 from xnatfs.cache.memory import Memory
+from xnatfs.cache.parts import Part, find_parts
 
 log = logging.getLogger(__name__)
 
@@ -117,51 +118,22 @@ class BigContent(Content):
             self._loaded = False
 
     def _find(self) -> None:
-        try:
-            names = [name for name in os.listdir(self._folder) if name.endswith(layout.MAP_SUFFIX)]
-        except OSError:
-            return
-        parts = [part for part in map(self._find_part, sorted(names)) if part is not None]
+        parts = find_parts(self._folder, self.size, self._part)
         with self._mu:
+            self._fds.extend(part.fd for part in parts)
+            self._own = next((part.fd for part in parts if part.name == self._part), -1)
             self._adopt(parts)
 
-    def _find_part(self, map_name: str) -> tuple[PartMap, int] | None:
-        """One part's map and the descriptor of its bytes, or None when it is of no use."""
-        path = self._folder / map_name
-        own = path.stem == self._part
-        try:
-            map_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            return None
-        try:
-            raw = disk.read_exactly(map_fd, os.fstat(map_fd).st_size, 0)
-            disk.touch(map_fd)
-        finally:
-            os.close(map_fd)
-        part = None if raw is None else layout.parse_map(raw, self.size)
-        if part is None:
-            log.warning("the store held a damaged map in %s: its blocks are fetched again", path)
-            return None
-        try:
-            flags = (os.O_RDWR if own else os.O_RDONLY) | os.O_CLOEXEC | os.O_NOFOLLOW
-            fd = os.open(path.with_suffix(layout.BYTES_SUFFIX), flags)
-        except OSError:
-            return None
-        self._fds.append(fd)
-        if own:
-            self._own = fd
-        return part, fd
-
-    def _adopt(self, parts: list[tuple[PartMap, int]]) -> None:
-        for part, _fd in parts:
-            if part.verdict > self._verdict:
-                self._verdict = part.verdict
-                self._known = part.known | part.here
-        for part, fd in parts:
-            for index, crc in part.here.items():
+    def _adopt(self, parts: list[Part]) -> None:
+        for part in parts:
+            if part.map.verdict > self._verdict:
+                self._verdict = part.map.verdict
+                self._known = part.map.known | part.map.here
+        for part in parts:
+            for index, crc in part.map.here.items():
                 # With a verdict only the very bytes count that it was made on.
                 if index not in self._blocks and self._known.get(index, crc) == crc:
-                    self._blocks[index] = _Block(crc, fd, checked=False)
+                    self._blocks[index] = _Block(crc, part.fd, checked=False)
 
     # reading
 

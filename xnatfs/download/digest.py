@@ -1,4 +1,4 @@
-"""The MD5 of a large file, computed while it arrives."""
+"""The MD5 of a large file, computed while it arrives, and what follows from it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import hashlib
 import threading
 from collections.abc import Callable
 
-from xnatfs.cache.content import Content
+from xnatfs.cache.content import Content, Verdict
+from xnatfs.download.comparison import Comparison
+from xnatfs.download.sinks import Fingerprint
+from xnatfs.model.versions import Version
 
 # Blocks hashed with each one that arrives: enough to catch up behind a reader that walks, little
 # enough not to hold up the transfer on whose thread it happens.
@@ -69,3 +72,49 @@ class RunningDigest:
         self._md5.update(piece)
         self._at += len(piece)
         return True
+
+
+def judge(
+    version: Version,
+    content: Content,
+    running: RunningDigest,
+    comparison: Comparison,
+    download_again: Callable[[], None],
+    progress: Callable[[], None],
+) -> set[int]:
+    """Compare a complete content with the catalog and mark it; on a mismatch download it again.
+
+    Args:
+        version: what the catalog says.
+        content: all of it is here.
+        running: how far its MD5 is.
+        comparison: what earlier downloads gave.
+        download_again: fills the dropped content.
+        progress: called after each block.
+
+    Returns:
+        Blocks that a first download had brought damaged. Nothing is marked when a block was lost
+        meanwhile (no room, damaged on disk): the content is judged when it is complete again.
+
+    Raises:
+        Contradiction, ContentProblem: see Comparison.judge.
+        XnatfsError: of ``download_again``.
+    """
+    before: dict[int, int] = {}
+    while True:
+        digest = running.finish(progress) if version.digest else ""
+        if version.digest and not digest:
+            return set()
+        verdict = comparison.judge(Fingerprint(version.size, digest))
+        if verdict is not Verdict.OPEN:
+            break
+        before = before or content.checksums()
+        content.drop()
+        running.reset()
+        download_again()
+    if verdict is Verdict.CONTRADICTS:
+        content.mark_contradicting()
+    else:
+        content.mark_verified()
+    after = content.checksums()
+    return {index for index, crc in before.items() if after.get(index, crc) != crc}

@@ -10,14 +10,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Protocol
 
 from xnatfs.cache.content import SMALL, Content, Verdict
-from xnatfs.download.digest import RunningDigest
+from xnatfs.download.comparison import Comparison
+from xnatfs.download.demands import Demand, Rules, Transfer, Witness, blocks_of, runs_of
+from xnatfs.download.digest import RunningDigest, judge
 from xnatfs.download.fetcher import Counts, Fetch, Line, transfer
-from xnatfs.download.sinks import BlockSink, Fingerprint
-from xnatfs.download.whole import Comparison, check_modified, download_whole
+from xnatfs.download.sinks import BlockSink
+from xnatfs.download.whole import check_modified, download_whole
 from xnatfs.errors import ContentProblem, Interrupted, ServerFault, Stale, XnatfsError
 from xnatfs.model.entities import Head
 from xnatfs.model.versions import Version
@@ -28,51 +28,6 @@ log = logging.getLogger(__name__)
 # A block further ahead of a transfer than this gets a transfer of its own: somebody jumped into a
 # window that may take long to get there.
 _NEAR = 8 * (1 << 20)
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What holds for all downloads of a mount."""
-
-    # Seconds without progress after which a transfer fails.
-    idle_s: float
-    # Let contradictions of the right size through.
-    lenient: bool
-
-
-class Witness(Protocol):
-    """A reader, as far as it is told that what it was given is not true."""
-
-    def retract(self, blocks: set[int], error: XnatfsError) -> None:
-        """The blocks turned out damaged: whoever was given one of them must hear of it."""
-
-
-class _Transfer:
-    """One range on its way; its Incoming's lock guards the fields."""
-
-    __slots__ = ("at", "end", "ended", "error", "start")
-
-    def __init__(self, start: int, end: int) -> None:
-        self.start = start
-        self.end = end
-        # Start of the next block that nobody has got yet.
-        self.at = start
-        self.ended = False
-        self.error: XnatfsError | None = None
-
-    def brings(self, start: int) -> bool:
-        return self.at <= start < self.end
-
-
-class _Demand:
-    """What one waiting read lacks, and what has come of it."""
-
-    __slots__ = ("blocks", "pieces")
-
-    def __init__(self, blocks: range) -> None:
-        self.blocks = blocks
-        # Whole blocks, straight from the transfer: a store without room may not keep them.
-        self.pieces: dict[int, bytes] = {}
 
 
 class Incoming:
@@ -117,8 +72,8 @@ class Incoming:
         self._moved = threading.Condition(self._mu)
         self._moved_at = 0.0
         self._readers: set[Witness] = set()
-        self._transfers: list[_Transfer] = []
-        self._demands: set[_Demand] = set()
+        self._transfers: list[Transfer] = []
+        self._demands: set[Demand] = set()
         self._digest = RunningDigest(content)
         self._comparison = Comparison(version, label, lenient=rules.lenient)
         # Last-Modified of the first reply; every further range must have the same.
@@ -128,7 +83,7 @@ class Incoming:
         # Blocks that came and are not in the store yet.
         self._putting = 0
         # No reads are answered while the whole is being judged.
-        self._judging = not self._lacking and content.verdict is Verdict.OPEN
+        self._judging = self._unjudged()
         self._judge_at_work = False
 
     # readers come and go
@@ -160,14 +115,16 @@ class Incoming:
         """The bytes, waiting for what is missing.
 
         Args:
-            offset, size: within the file, bytes; ``size`` at least 1.
+            offset: bytes.
+            size: bytes, at least 1 and not beyond the end.
+            waiter: the limits of this wait; the transfers do not end with it.
 
         Raises:
             ContentProblem: the version's; ServerProblem, TimedOut: the transfer's.
             Interrupted, TimedOut: the waiter's.
         """
         block = self.content.block
-        demand = _Demand(range(offset // block, (offset + size - 1) // block + 1))
+        demand = Demand(range(offset // block, (offset + size - 1) // block + 1))
         while True:
             with self._mu:
                 if self._collect(demand, waiter):
@@ -176,7 +133,7 @@ class Incoming:
             if found is not None:
                 return found
 
-    def _collect(self, demand: _Demand, waiter: Waiter) -> bool:
+    def _collect(self, demand: Demand, waiter: Waiter) -> bool:
         """Wait for one thing that the demand lacks; False when it lacks nothing. Holds _mu."""
         self._raise_failure()
         if self._judging:
@@ -194,18 +151,17 @@ class Incoming:
             self._wait(
                 lambda: (
                     all(index in demand.pieces for index in lacking)
-                    or any(carrier.ended for carrier in carriers)
+                    or any(carrier.ended for carrier in carriers.values())
                 ),
                 waiter,
             )
         finally:
             self._demands.discard(demand)
-        self._raise_failure()
-        lost = [carrier for carrier in carriers if carrier.error is not None]
-        for carrier in lost if self._lacking_of(demand) else []:
+        for index in self._lacking_of(demand):
+            error = carriers[index].error if index in carriers else None
             # Given up because all readers had gone, just as this one came: ask again.
-            if carrier.error is not None and not isinstance(carrier.error, Interrupted):
-                raise carrier.error
+            if error is not None and not isinstance(error, Interrupted):
+                raise error
         return True
 
     def _wait(self, met: Callable[[], bool], waiter: Waiter) -> None:
@@ -224,13 +180,13 @@ class Incoming:
         if self.failure is not None:
             raise self.failure
 
-    def _lacking_of(self, demand: _Demand) -> list[int]:
+    def _lacking_of(self, demand: Demand) -> list[int]:
         block = self.content.block
         start, end = demand.blocks[0] * block, (demand.blocks[-1] + 1) * block
-        missing = _blocks(self.content.missing(start, end - start), block)
+        missing = blocks_of(self.content.missing(start, end - start), block)
         return [index for index in missing if index not in demand.pieces]
 
-    def _assemble(self, demand: _Demand, offset: int, size: int) -> bytes | None:
+    def _assemble(self, demand: Demand, offset: int, size: int) -> bytes | None:
         block = self.content.block
         pieces = []
         for index in demand.blocks:
@@ -256,44 +212,43 @@ class Incoming:
             for start, length in windows:
                 wanted = [
                     index
-                    for index in _blocks(self.content.missing(start, length), block)
+                    for index in blocks_of(self.content.missing(start, length), block)
                     if not any(carrier.brings(index * block) for carrier in self._transfers)
                 ]
                 self._start_runs(wanted)
 
-    def _carriers(self, lacking: list[int]) -> list[_Transfer]:
-        block = self.content.block
-        carriers, alone = [], []
-        for index in lacking:
-            start = index * block
-            for carrier in self._transfers:
-                if carrier.brings(start) and start - carrier.at <= _NEAR:
-                    carriers.append(carrier)
-                    break
-            else:
-                alone.append(index)
-        return carriers + self._start_runs(alone)
+    def _carriers(self, lacking: list[int]) -> dict[int, Transfer]:
+        """Who brings each block; starts what is not on its way."""
+        carriers = self._on_their_way(lacking)
+        alone = [index for index in lacking if index not in carriers]
+        if alone:
+            self._start_runs(alone)
+            carriers |= self._on_their_way(alone)
+        return carriers
 
-    def _start_runs(self, indexes: list[int]) -> list[_Transfer]:
+    def _on_their_way(self, lacking: list[int]) -> dict[int, Transfer]:
         block = self.content.block
-        runs: list[tuple[int, int]] = []
-        for index in indexes:
-            first = runs.pop()[0] if runs and runs[-1][1] == index else index
-            runs.append((first, index + 1))
-        return [
+        return {
+            index: carrier
+            for index in lacking
+            for carrier in self._transfers
+            if carrier.brings(index * block) and index * block - carrier.at <= _NEAR
+        }
+
+    def _start_runs(self, indexes: list[int]) -> None:
+        block = self.content.block
+        for first, last in runs_of(indexes):
             self._start(first * block, min(last * block, self.version.size), self._bring)
-            for first, last in runs
-        ]
 
-    def _start(self, start: int, end: int, work: Callable[[_Transfer], None]) -> _Transfer:
-        carrier = _Transfer(start, end)
+    def _start(self, start: int, end: int, work: Callable[[Transfer], None]) -> Transfer:
+        carrier = Transfer(start, end)
         self._transfers.append(carrier)
         self._workers.submit(self._run, carrier, work)
         return carrier
 
     # on workers
 
-    def _run(self, carrier: _Transfer, work: Callable[[_Transfer], None]) -> None:
+    def _run(self, carrier: Transfer, work: Callable[[Transfer], None]) -> None:
         error: XnatfsError | None = None
         try:
             work(carrier)
@@ -334,20 +289,23 @@ class Incoming:
     def _progress(self) -> None:
         self._moved_at = time.monotonic()
 
-    def _bring(self, carrier: _Transfer) -> None:
+    def _bring(self, carrier: Transfer) -> None:
         if self.version.size <= SMALL:
             self._bring_whole(carrier)
         else:
             self._bring_range(carrier)
 
-    def _bring_whole(self, carrier: _Transfer) -> None:
+    def _bring_whole(self, carrier: Transfer) -> None:
         body, verdict = download_whole(self._line(), self.version, lenient=self._rules.lenient)
         self.content.put(0, body)
-        self._mark(verdict)
+        if verdict is Verdict.CONTRADICTS:
+            self.content.mark_contradicting()
+        else:
+            self.content.mark_verified()
         with self._mu:
             self._deliver(carrier, 0, body)
 
-    def _bring_range(self, carrier: _Transfer) -> None:
+    def _bring_range(self, carrier: Transfer) -> None:
         def hand_on(index: int, piece: bytes) -> bool:
             return self._arrive(carrier, index, piece)
 
@@ -369,30 +327,37 @@ class Incoming:
         with self._mu:
             self._modified = self._modified or head.modified
 
-    def _arrive(self, carrier: _Transfer, index: int, piece: bytes) -> bool:
+    def _arrive(self, carrier: Transfer, index: int, piece: bytes) -> bool:
         """A block has come: keep it, give it to who waits; False when it is damaged."""
         with self._mu:
             self._lacking.discard(index)
             self._putting += 1
-            if not self._lacking and self.content.verdict is Verdict.OPEN:
-                self._judging = True
-        kept = self.content.put(index * self.content.block, piece)
-        self._digest.advance()
+            self._judging = self._judging or self._unjudged()
+        kept = False
+        try:
+            kept = self.content.put(index * self.content.block, piece)
+            self._digest.advance()
+        finally:
+            judge_now = self._arrived(carrier, index, piece if kept else None)
+        if judge_now:
+            self._judge(carrier)
+        return kept
+
+    def _arrived(self, carrier: Transfer, index: int, piece: bytes | None) -> bool:
+        """The block is in the store, or refused (None); whether it is time to judge the whole."""
         with self._mu:
             self._putting -= 1
-            if not kept:
+            if piece is None:
                 self._lacking.add(index)
                 self._judging = self._judge_at_work
                 return False
-            judge = self._judging and not self._judge_at_work and not self._putting
-            self._judge_at_work = self._judge_at_work or judge
             if not self._judging:
                 self._deliver(carrier, index, piece)
-        if judge:
-            self._judge(carrier)
-        return True
+            judge_now = self._judging and not self._judge_at_work and not self._putting
+            self._judge_at_work = self._judge_at_work or judge_now
+            return judge_now
 
-    def _deliver(self, carrier: _Transfer, index: int, piece: bytes) -> None:
+    def _deliver(self, carrier: Transfer, index: int, piece: bytes) -> None:
         carrier.at = max(carrier.at, (index + 1) * self.content.block)
         for demand in self._demands:
             if index in demand.blocks:
@@ -401,39 +366,35 @@ class Incoming:
 
     # the whole of a large file
 
-    def _judge(self, carrier: _Transfer) -> None:  # noqa: ARG002 -- it works for a carrier
+    def _judge(self, carrier: Transfer) -> None:  # noqa: ARG002 -- it works for a carrier
         """Compare the whole with the catalog; on a mismatch download it once more."""
         try:
-            self._judge_downloads()
-        except XnatfsError as error:
-            # Bytes that may be wrong were handed out: nothing may hide that, not even a
-            # connection that breaks now.
+            damaged = judge(
+                self.version,
+                self.content,
+                self._digest,
+                self._comparison,
+                lambda: self._transfer(0, self.version.size, self._arrive_again),
+                self._progress,
+            )
+            self._retract(damaged)
+        except ContentProblem as error:
             self._fail(error)
+        except XnatfsError as error:
+            # Bytes that may be wrong were handed out: a connection that breaks now must not hide
+            # that, nor must a reader that leaves.
+            self._fail(ContentProblem(f"{self.label}: arrived damaged, and not again: {error}"))
         finally:
             missing = self._missing_blocks()
             with self._mu:
                 self._lacking = missing
-                self._judging = self._judge_at_work = False
+                self._judge_at_work = False
+                self._judging = self._unjudged()
                 self._moved.notify_all()
 
-    def _judge_downloads(self) -> None:
-        version, content = self.version, self.content
-        before: dict[int, int] = {}
-        while True:
-            digest = self._digest.finish(self._progress) if version.digest else ""
-            if version.digest and not digest:
-                # A block was lost again (no room, damaged on disk): judged when it is back.
-                return
-            verdict = self._comparison.judge(Fingerprint(version.size, digest))
-            if verdict is not Verdict.OPEN:
-                break
-            before = before or content.checksums()
-            content.drop()
-            self._digest.reset()
-            self._transfer(0, version.size, self._arrive_again)
-        self._mark(verdict)
-        after = content.checksums()
-        self._retract({index for index, crc in before.items() if after.get(index, crc) != crc})
+    def _unjudged(self) -> bool:
+        """Whether everything has come, and nobody knows yet if it is right."""
+        return not self._lacking and self.content.verdict is Verdict.OPEN
 
     def _arrive_again(self, index: int, piece: bytes) -> bool:
         kept = self.content.put(index * self.content.block, piece)
@@ -451,20 +412,5 @@ class Incoming:
         for reader in readers:
             reader.retract(damaged, error)
 
-    def _mark(self, verdict: Verdict) -> None:
-        if verdict is Verdict.CONTRADICTS:
-            self.content.mark_contradicting()
-        else:
-            self.content.mark_verified()
-
     def _missing_blocks(self) -> set[int]:
-        return set(_blocks(self.content.missing(0, self.version.size), self.content.block))
-
-
-def _blocks(gaps: list[tuple[int, int]], block: int) -> list[int]:
-    """Numbers of the blocks in gaps."""
-    return [
-        index
-        for start, length in gaps
-        for index in range(start // block, -(-(start + length) // block))
-    ]
+        return set(blocks_of(self.content.missing(0, self.version.size), self.content.block))

@@ -63,7 +63,8 @@ class Readahead:
         """Note a read; say which windows to fetch beyond what the read itself needs.
 
         Args:
-            offset, size: of the read, bytes.
+            offset: of the read, bytes.
+            size: of the read, bytes.
             most: the largest window, bytes.
 
         Returns:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from xnatfs.cache.store import SMALL, Store, Verdict
 from xnatfs.config import MIB, Limits
+from xnatfs.download.demands import Rules
 from xnatfs.download.fetcher import Counts, DownloadStats, Fetch
-from xnatfs.download.incoming import Incoming, Rules
+from xnatfs.download.incoming import Incoming
 from xnatfs.download.readahead import LAST_WINDOW, Readahead
 from xnatfs.errors import XnatfsError
 from xnatfs.model.versions import Version
@@ -143,7 +144,8 @@ class Reader:
         if size <= 0:
             return b""
         self._raise_problem()
-        if self._size > SMALL and not self._content.verified:
+        content = self._content
+        if self._size > SMALL and not (content.verified and content.on_disk):
             self._look_ahead(offset, size)
         piece = None if self._incoming.judging else self._content.read(offset, size)
         if piece is None:
