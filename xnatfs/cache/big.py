@@ -79,10 +79,13 @@ class BigContent(Content):
         self._saving = threading.Lock()
         self._loaded = False
         self._fds: list[int] = []
+        self._epoch = 0
         self._clear()
 
     def _clear(self) -> None:
         self._blocks: dict[int, _Block] = {}
+        # The same blocks in further parts.
+        self._spare: dict[int, list[_Block]] = {}
         # CRCs that must not change: of all blocks once the whole has a verdict, and of lost ones.
         self._known: dict[int, int] = {}
         self._verdict = Verdict.OPEN
@@ -92,7 +95,7 @@ class BigContent(Content):
         self._unsaved: dict[int, _Block] = {}
         self._verdict_saved = True
         # Counts drops: what was written for an earlier state is not listed in a later one.
-        self._epoch = getattr(self, "_epoch", -1) + 1
+        self._epoch += 1
 
     # opening and closing
 
@@ -132,8 +135,13 @@ class BigContent(Content):
         for part in parts:
             for index, crc in part.map.here.items():
                 # With a verdict only the very bytes count that it was made on.
-                if index not in self._blocks and self._known.get(index, crc) == crc:
-                    self._blocks[index] = _Block(crc, part.fd, checked=False)
+                if self._known.get(index, crc) != crc:
+                    continue
+                block = _Block(crc, part.fd, checked=False)
+                if index in self._blocks:
+                    self._spare.setdefault(index, []).append(block)
+                else:
+                    self._blocks[index] = block
 
     # reading
 
@@ -175,12 +183,10 @@ class BigContent(Content):
             block.checked = whole is not None
             piece = None if whole is None else whole[skip : skip + size]
         if piece is None:
-            log.warning(
-                "the store held damaged bytes in %s (block %d): they are fetched again",
-                self._folder,
-                index,
-            )
+            log.warning("the store held damaged bytes in %s (block %d)", self._folder, index)
             self._lose(index, block)
+            # Another part may have it; the number of parts bounds the depth.
+            return self._read_block(index, skip, size)
         return piece
 
     def _lose(self, index: int, block: _Block) -> None:
@@ -190,6 +196,9 @@ class BigContent(Content):
                 self._unsaved.pop(index, None)
                 # It may have gone into a digest already: what replaces it must be the same.
                 self._known[index] = block.crc
+                spare = self._spare.get(index)
+                if spare and spare[-1].crc == block.crc:
+                    self._blocks[index] = spare.pop()
                 self._verdict_saved = False
 
     def missing(self, offset: int, size: int) -> list[tuple[int, int]]:
@@ -307,7 +316,7 @@ class BigContent(Content):
                 return self._own
             epoch = self._epoch
         path = self._folder / f"{self._part}{layout.BYTES_SUFFIX}"
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        disk.make_private(self._folder)
         fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with self._mu:
             self._fds.append(fd)
