@@ -23,7 +23,7 @@ class BrokenTransferError(Exception):
     """The client went away before its request body was complete."""
 
 
-class Refusal(Exception):  # noqa: N818 - a reply in the making, not a fault
+class Refusal(Exception):
     """A request ends with this status; the message is the `<h3>` of Restlet's status page.
 
     `body` replaces the page, as XNAT does where it answers with a text of its own.

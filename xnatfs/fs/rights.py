@@ -102,7 +102,7 @@ class Rights:
             )
 
     def made(self, resource: Item) -> None:
-        """This user made the resource a moment ago: no probe is needed."""
+        """Remember that this user made the resource: no probe is needed."""
         with self._mu:
             self._editable[resource.address] = True
 
