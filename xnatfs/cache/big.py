@@ -20,6 +20,7 @@ from xnatfs.cache.content import BLOCK, Content, Verdict
 from xnatfs.cache.eviction import Room, remove
 from xnatfs.cache.layout import PartMap, block_count, block_length
 from xnatfs.cache.memory import Memory
+from xnatfs.cache.parts import Part, find_parts
 
 log = logging.getLogger(__name__)
 
@@ -78,11 +79,14 @@ class BigContent(Content):
         self._saving = threading.Lock()
         self._loaded = False
         self._fds: list[int] = []
+        self._epoch = 0
         self._clear()
 
     def _clear(self) -> None:
         self._blocks: dict[int, _Block] = {}
-        # CRCs of the whole content; filled once the whole has a verdict.
+        # The same blocks in further parts.
+        self._spare: dict[int, list[_Block]] = {}
+        # CRCs that must not change: of all blocks once the whole has a verdict, and of lost ones.
         self._known: dict[int, int] = {}
         self._verdict = Verdict.OPEN
         self._on_disk = True
@@ -91,7 +95,7 @@ class BigContent(Content):
         self._unsaved: dict[int, _Block] = {}
         self._verdict_saved = True
         # Counts drops: what was written for an earlier state is not listed in a later one.
-        self._epoch = getattr(self, "_epoch", -1) + 1
+        self._epoch += 1
 
     # opening and closing
 
@@ -117,51 +121,27 @@ class BigContent(Content):
             self._loaded = False
 
     def _find(self) -> None:
-        try:
-            names = [name for name in os.listdir(self._folder) if name.endswith(layout.MAP_SUFFIX)]
-        except OSError:
-            return
-        parts = [part for part in map(self._find_part, sorted(names)) if part is not None]
+        parts = find_parts(self._folder, self.size, self._part)
         with self._mu:
+            self._fds.extend(part.fd for part in parts)
+            self._own = next((part.fd for part in parts if part.name == self._part), -1)
             self._adopt(parts)
 
-    def _find_part(self, map_name: str) -> tuple[PartMap, int] | None:
-        """One part's map and the descriptor of its bytes, or None when it is of no use."""
-        path = self._folder / map_name
-        own = path.stem == self._part
-        try:
-            map_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            return None
-        try:
-            raw = disk.read_exactly(map_fd, os.fstat(map_fd).st_size, 0)
-            disk.touch(map_fd)
-        finally:
-            os.close(map_fd)
-        part = None if raw is None else layout.parse_map(raw, self.size)
-        if part is None:
-            log.warning("the store held a damaged map in %s: its blocks are fetched again", path)
-            return None
-        try:
-            flags = (os.O_RDWR if own else os.O_RDONLY) | os.O_CLOEXEC | os.O_NOFOLLOW
-            fd = os.open(path.with_suffix(layout.BYTES_SUFFIX), flags)
-        except OSError:
-            return None
-        self._fds.append(fd)
-        if own:
-            self._own = fd
-        return part, fd
-
-    def _adopt(self, parts: list[tuple[PartMap, int]]) -> None:
-        for part, _fd in parts:
-            if part.verdict > self._verdict:
-                self._verdict = part.verdict
-                self._known = part.known | part.here
-        for part, fd in parts:
-            for index, crc in part.here.items():
+    def _adopt(self, parts: list[Part]) -> None:
+        for part in parts:
+            if part.map.verdict > self._verdict:
+                self._verdict = part.map.verdict
+                self._known = part.map.known | part.map.here
+        for part in parts:
+            for index, crc in part.map.here.items():
                 # With a verdict only the very bytes count that it was made on.
-                if index not in self._blocks and self._known.get(index, crc) == crc:
-                    self._blocks[index] = _Block(crc, fd, checked=False)
+                if self._known.get(index, crc) != crc:
+                    continue
+                block = _Block(crc, part.fd, checked=False)
+                if index in self._blocks:
+                    self._spare.setdefault(index, []).append(block)
+                else:
+                    self._blocks[index] = block
 
     # reading
 
@@ -203,12 +183,10 @@ class BigContent(Content):
             block.checked = whole is not None
             piece = None if whole is None else whole[skip : skip + size]
         if piece is None:
-            log.warning(
-                "the store held damaged bytes in %s (block %d): they are fetched again",
-                self._folder,
-                index,
-            )
+            log.warning("the store held damaged bytes in %s (block %d)", self._folder, index)
             self._lose(index, block)
+            # Another part may have it; the number of parts bounds the depth.
+            return self._read_block(index, skip, size)
         return piece
 
     def _lose(self, index: int, block: _Block) -> None:
@@ -216,6 +194,11 @@ class BigContent(Content):
             if self._blocks.get(index) is block:
                 del self._blocks[index]
                 self._unsaved.pop(index, None)
+                # It may have gone into a digest already: what replaces it must be the same.
+                self._known[index] = block.crc
+                spare = self._spare.get(index)
+                if spare and spare[-1].crc == block.crc:
+                    self._blocks[index] = spare.pop()
                 self._verdict_saved = False
 
     def missing(self, offset: int, size: int) -> list[tuple[int, int]]:
@@ -252,7 +235,8 @@ class BigContent(Content):
     def checksums(self) -> dict[int, int]:
         """See Content."""
         with self._mu:
-            return {index: block.crc for index, block in self._blocks.items()}
+            here = {index: block.crc for index, block in self._blocks.items()}
+            return self._known | here
 
     @property
     def verdict(self) -> Verdict:
@@ -332,7 +316,7 @@ class BigContent(Content):
                 return self._own
             epoch = self._epoch
         path = self._folder / f"{self._part}{layout.BYTES_SUFFIX}"
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        disk.make_private(self._folder)
         fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with self._mu:
             self._fds.append(fd)
@@ -403,7 +387,7 @@ class BigContent(Content):
     def _mark(self, verdict: Verdict) -> None:
         with self._mu:
             self._verdict = verdict
-            self._known = {index: block.crc for index, block in self._blocks.items()}
+            self._known |= {index: block.crc for index, block in self._blocks.items()}
             self._verdict_saved = False
         self.save()
 

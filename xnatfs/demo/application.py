@@ -10,16 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from xnatfs.demo import ranges, services
-from xnatfs.demo.changes import Changes
 from xnatfs.demo.deletes import Deletes
 from xnatfs.demo.directory import Directory
+from xnatfs.demo.experiments import Experiments
 from xnatfs.demo.files import Files
 from xnatfs.demo.gate import Gate, login_page
 from xnatfs.demo.lists import Lists
+from xnatfs.demo.parts import Parts
+from xnatfs.demo.projects import Projects
 from xnatfs.demo.resources import Resources
 from xnatfs.demo.routes import Router
 from xnatfs.demo.services import Services
+from xnatfs.demo.sharing import Sharing
 from xnatfs.demo.site import Site
+from xnatfs.demo.subjects import Subjects
+from xnatfs.demo.uploads import Uploads
 from xnatfs.demo.wire import (
     Body,
     NoBody,
@@ -119,7 +124,9 @@ class Application:
 def _routes(site: Site, gate: Gate) -> Router:
     """The route table (R§1.2)."""
     router = Router()
-    lists, changes, door = Lists(site), Changes(site), Services(site, gate)
+    lists, door, sharing = Lists(site), Services(site, gate), Sharing(site)
+    projects, subjects, experiments = Projects(site), Subjects(site), Experiments(site)
+    parts_ = Parts(site)
     files, resources, folder = Files(site), Resources(site), Directory(site)
     project, subject = "/projects/{P}", "/projects/{P}/subjects/{S}"
     deep, flat, under_project = (
@@ -129,37 +136,37 @@ def _routes(site: Site, gate: Gate) -> Router:
     )
 
     router.add("/projects", get=lists.projects)
-    router.add(project, get=changes.get_project, put=changes.put_project,
-               post=changes.put_project, delete=changes.delete_project)  # fmt: skip
+    router.add(project, get=projects.get, put=projects.put,
+               post=projects.put, delete=projects.delete)  # fmt: skip
     router.add("/subjects", get=lists.subjects)
-    router.add(f"{project}/subjects", get=lists.subjects, post=changes.post_subject)
+    router.add(f"{project}/subjects", get=lists.subjects, post=subjects.post)
     for place in ("/subjects/{S}", subject):
-        router.add(place, get=changes.get_subject, put=changes.put_subject,
-                   delete=changes.delete_subject)  # fmt: skip
-        router.add(f"{place}/projects", get=changes.subject_projects)
-        router.add(f"{place}/projects/{{TO}}", put=changes.share_subject,
-                   delete=changes.unshare_subject)  # fmt: skip
+        router.add(place, get=subjects.get, put=subjects.put,
+                   delete=subjects.delete)  # fmt: skip
+        router.add(f"{place}/projects", get=sharing.subject_projects)
+        router.add(f"{place}/projects/{{TO}}", put=sharing.share_subject,
+                   delete=sharing.unshare_subject)  # fmt: skip
     router.add("/experiments", get=lists.all_experiments)
     router.add(f"{project}/experiments", get=lists.experiments)
-    router.add(f"{subject}/experiments", get=lists.experiments, post=changes.post_experiment)
+    router.add(f"{subject}/experiments", get=lists.experiments, post=experiments.post)
     for place in (flat, under_project, deep):
-        router.add(place, get=changes.get_experiment, put=changes.put_experiment,
-                   delete=changes.delete_experiment)  # fmt: skip
-        router.add(f"{place}/projects", get=changes.experiment_projects)
-        router.add(f"{place}/projects/{{TO}}", put=changes.share_experiment,
-                   delete=changes.unshare_experiment)  # fmt: skip
+        router.add(place, get=experiments.get, put=experiments.put,
+                   delete=experiments.delete)  # fmt: skip
+        router.add(f"{place}/projects", get=sharing.experiment_projects)
+        router.add(f"{place}/projects/{{TO}}", put=sharing.share_experiment,
+                   delete=sharing.unshare_experiment)  # fmt: skip
     for place in (flat, deep):
         router.add(f"{place}/scans", get=lists.scans)
-        router.add(f"{place}/scans/{{SCAN}}", get=changes.get_scan, put=changes.put_scan,
-                   delete=changes.delete_scan)  # fmt: skip
+        router.add(f"{place}/scans/{{SCAN}}", get=parts_.get_scan, put=parts_.put_scan,
+                   delete=parts_.delete_scan)  # fmt: skip
         router.add(f"{place}/reconstructions", get=lists.reconstructions)
-        router.add(f"{place}/reconstructions/{{RECON}}", get=changes.get_reconstruction,
-                   put=changes.put_reconstruction,
-                   delete=changes.delete_reconstruction)  # fmt: skip
+        router.add(f"{place}/reconstructions/{{RECON}}", get=parts_.get_reconstruction,
+                   put=parts_.put_reconstruction,
+                   delete=parts_.delete_reconstruction)  # fmt: skip
         router.add(f"{place}/assessors", get=lists.assessors)
-        router.add(f"{place}/assessors/{{A}}", get=changes.get_assessor,
-                   put=changes.put_assessor, delete=changes.delete_assessor)  # fmt: skip
-        router.add(f"{place}/assessors/{{A}}/projects", get=changes.experiment_projects)
+        router.add(f"{place}/assessors/{{A}}", get=experiments.get,
+                   put=experiments.put_assessor, delete=experiments.delete)  # fmt: skip
+        router.add(f"{place}/assessors/{{A}}/projects", get=sharing.experiment_projects)
     for place in (flat, under_project):
         router.add(f"{place}/DIR", get=folder.get)
 
@@ -167,16 +174,16 @@ def _routes(site: Site, gate: Gate) -> Router:
     for place in (flat, deep):
         for part in (f"{place}/assessors/{{A}}", f"{place}/reconstructions/{{RECON}}"):
             parts += [part, f"{part}/{{TYPE}}"]
-    removal, upload = Deletes(site), changes.uploads
+    removal, upload = Deletes(site), Uploads(site)
     for parent in (project, subject, "/subjects/{S}", under_project, deep, flat, *parts):
         router.add(f"{parent}/resources", get=resources.list, put=resources.put,
                    post=resources.put)  # fmt: skip
         router.add(f"{parent}/resources/{{RES}}", get=resources.get, put=resources.put,
                    post=resources.put, delete=resources.delete)  # fmt: skip
-        verbs = {"get": files.get, "put": upload.put, "post": upload.put}
-        router.add(f"{parent}/resources/{{RES}}/files", **verbs, delete=removal.delete)
-        if parent != under_project:
-            router.add(f"{parent}/files", **verbs, delete=removal.delete)
+        shortcuts = () if parent == under_project else (f"{parent}/files",)
+        for place in (f"{parent}/resources/{{RES}}/files", *shortcuts):
+            router.add(place, get=files.get, put=upload.put, post=upload.put,
+                       delete=removal.delete)  # fmt: skip
 
     router.add("/JSESSION", archive=False, get=door.session, post=door.session,
                delete=door.end_session)  # fmt: skip

@@ -104,6 +104,10 @@ class Spool:
         with local_disk(f"the spool {root}"):
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             place = root / owner.folder_name
+            number = 1
+            while place.exists():  # this process has a file system already
+                number += 1
+                place = root / f"{owner.folder_name}-{number}"
             # With its owner file from the first moment: others judge a folder by it.
             making = root / f"{MAKING}{place.name}"
             making.mkdir(mode=0o700)
