@@ -366,9 +366,9 @@ def aged(path: Path, seconds: float) -> None:
 
 
 def test_the_least_recently_used_goes_first_and_never_what_is_open(tmp_path: Path) -> None:
-    store = store_in(tmp_path, size=4 * MIB)
     bodies = [noise(MIB, seed) for seed in range(4)]
-    versions = [keep(store, body, str(index)) for index, body in enumerate(bodies)]
+    versions = [keep(store_in(tmp_path), body) for body in bodies]
+    store = store_in(tmp_path, size=4 * MIB)
     for index, version in enumerate(versions):
         aged(place(tmp_path, version), 10_000 - 1000 * index)
     oldest = store.open(versions[0])
@@ -473,9 +473,7 @@ def tiny_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_never_fails_a_read(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_full_disk_never_fails_a_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with tiny_disk(tmp_path / "disk", "1m") as disk:
         store = store_in(disk)
         for body in (noise(2 * MIB), BIG_BODY):
@@ -619,9 +617,7 @@ def test_missing_and_read_agree_with_what_was_put(
     end = min(size, offset + length)
     asked = set(range(offset // BLOCK, -(-end // BLOCK))) if end > offset else set()
     lacking = {
-        index
-        for start, gap in gaps
-        for index in range(start // BLOCK, -(-(start + gap) // BLOCK))
+        index for start, gap in gaps for index in range(start // BLOCK, -(-(start + gap) // BLOCK))
     }
     assert lacking == asked - here
     assert gaps == sorted(gaps)

@@ -63,6 +63,8 @@ class Incoming:
         self.label = label
         # Set once; every reader gets it from then on.
         self.failure: XnatfsError | None = None
+        # Grows when the whole is dropped to be downloaded again; read without the lock.
+        self.downloads = 1
         self._fetch: Fetch
         self._workers = workers
         self._rules = rules
@@ -374,7 +376,7 @@ class Incoming:
                 self.content,
                 self._digest,
                 self._comparison,
-                lambda: self._transfer(0, self.version.size, self._arrive_again),
+                self._download_again,
                 self._progress,
             )
             self._retract(damaged)
@@ -395,6 +397,13 @@ class Incoming:
     def _unjudged(self) -> bool:
         """Whether everything has come, and nobody knows yet if it is right."""
         return not self._lacking and self.content.verdict is Verdict.OPEN
+
+    def _download_again(self) -> None:
+        # Before the drop: a read that began earlier and ends now must see that it is outdated.
+        self.downloads += 1
+        self.content.drop()
+        self._digest.reset()
+        self._transfer(0, self.version.size, self._arrive_again)
 
     def _arrive_again(self, index: int, piece: bytes) -> bool:
         kept = self.content.put(index * self.content.block, piece)
