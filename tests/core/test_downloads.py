@@ -738,12 +738,12 @@ def test_damage_on_disk_is_noticed_and_fetched_again(
 
 
 def test_damage_on_disk_and_on_the_way_at_once(bench: Bench, tmp_path: Path) -> None:
-    test_damage_target = version_of(BIG_BODY)
+    version = version_of(BIG_BODY)
     reader = bench.open(Server(BIG_BODY))
     whole(reader, len(BIG_BODY))
     reader.close()
     settled(lambda: not bench.downloads._alive)
-    path = layout.content_path(tmp_path / "server", test_damage_target.key)
+    path = layout.content_path(tmp_path / "server", version.key)
     with next(path.glob("*.bytes")).open("r+b") as file:
         file.write(b"damaged")
     server = Server(BIG_BODY, corrupts(range(1), 77))
@@ -835,7 +835,13 @@ def test_random_faults_never_give_a_wrong_byte(tmp_path: Path) -> None:
         chance = random.Random(seed)
         body = noise(chance.choice([200_000, 3 * MIB, 10 * MIB + 77]), seed)
 
-        def script(number: int, start: int, piece: bytes, chance: random.Random = chance) -> bytes:
+        def script(
+            number: int,
+            start: int,
+            piece: bytes,
+            chance: random.Random = chance,
+            small: bool = len(body) <= SMALL,
+        ) -> bytes:
             dice = chance.random()
             if dice < 0.03:
                 raise TransferBroken("reset")
@@ -843,7 +849,7 @@ def test_random_faults_never_give_a_wrong_byte(tmp_path: Path) -> None:
                 return piece[: len(piece) // 2] or piece
             if dice < 0.06:
                 raise ServerBusy("busy")
-            if dice < 0.07 and len(body) <= SMALL:
+            if dice < 0.10 and small:
                 return bytes(len(piece))
             return piece
 

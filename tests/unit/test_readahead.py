@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,7 +33,7 @@ def test_windows_double_and_follow_each_other_without_gap() -> None:
     policy = Readahead(2000 * MIB, MIB)
     windows = walk(policy, 0, 600 * MIB)
     assert [length // MIB for _start, length in windows[:9]] == [1, 2, 4, 8, 16, 32, 64, 64, 64]
-    for (start, length), (following, _length) in zip(windows, windows[1:], strict=False):
+    for (start, length), (following, _length) in itertools.pairwise(windows):
         assert start + length == following
 
 

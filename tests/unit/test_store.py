@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import random
 import shutil
@@ -488,7 +489,7 @@ def test_a_full_disk_never_fails_a_read(tmp_path: Path, caplog: pytest.LogCaptur
         content.mark_verified()
         assert content.read(0, 4) == b"tiny"
         content.close()
-        assert not [path for path in disk.rglob(".new-*")]
+        assert not list(disk.rglob(".new-*"))
     told = [record for record in caplog.records if record.levelname == "WARNING"]
     assert len(told) == 1
     assert os.strerror(errno.ENOSPC) in told[0].getMessage()
@@ -621,7 +622,7 @@ def test_missing_and_read_agree_with_what_was_put(
     }
     assert lacking == asked - here
     assert gaps == sorted(gaps)
-    for (start, gap), (following, _gap) in zip(gaps, gaps[1:], strict=False):
+    for (start, gap), (following, _gap) in itertools.pairwise(gaps):
         assert start + gap < following
     for start, gap in gaps:
         assert start % BLOCK == 0
