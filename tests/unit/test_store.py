@@ -367,9 +367,9 @@ def aged(path: Path, seconds: float) -> None:
 
 
 def test_the_least_recently_used_goes_first_and_never_what_is_open(tmp_path: Path) -> None:
-    store = store_in(tmp_path, size=4 * MIB)
     bodies = [noise(MIB, seed) for seed in range(4)]
-    versions = [keep(store, body, str(index)) for index, body in enumerate(bodies)]
+    versions = [keep(store_in(tmp_path), body) for body in bodies]
+    store = store_in(tmp_path, size=4 * MIB)
     for index, version in enumerate(versions):
         aged(place(tmp_path, version), 10_000 - 1000 * index)
     oldest = store.open(versions[0])

@@ -20,26 +20,12 @@ from xnatfs.cache.content import BLOCK, Content, Verdict
 from xnatfs.cache.eviction import Room, remove
 from xnatfs.cache.layout import PartMap, block_count, block_length
 from xnatfs.cache.memory import Memory
-from xnatfs.cache.parts import Part, find_parts
+from xnatfs.cache.parts import Block, Part, find_parts
 
 log = logging.getLogger(__name__)
 
 # Blocks wait in memory until they are written down; no more than this much of one content.
 _SAVE_AFTER = 8 * BLOCK
-
-
-class _Block:
-    """Where one block is, and whether this process may trust it."""
-
-    __slots__ = ("checked", "crc", "fd", "held")
-
-    def __init__(self, crc: int, fd: int, *, checked: bool, held: bytes | None = None) -> None:
-        self.crc = crc
-        # Descriptor of the part, or -1 for one that is in memory only.
-        self.fd = fd
-        self.checked = checked
-        # The bytes, while a network disk may still refuse what was written.
-        self.held = held
 
 
 class BigContent(Content):
@@ -83,16 +69,16 @@ class BigContent(Content):
         self._clear()
 
     def _clear(self) -> None:
-        self._blocks: dict[int, _Block] = {}
+        self._blocks: dict[int, Block] = {}
         # The same blocks in further parts.
-        self._spare: dict[int, list[_Block]] = {}
+        self._spare: dict[int, list[Block]] = {}
         # CRCs that must not change: of all blocks once the whole has a verdict, and of lost ones.
         self._known: dict[int, int] = {}
         self._verdict = Verdict.OPEN
         self._on_disk = True
         # Descriptor of our own part; -1 until the first block is put.
         self._own = -1
-        self._unsaved: dict[int, _Block] = {}
+        self._unsaved: dict[int, Block] = {}
         self._verdict_saved = True
         # Counts drops: what was written for an earlier state is not listed in a later one.
         self._epoch += 1
@@ -137,7 +123,7 @@ class BigContent(Content):
                 # With a verdict only the very bytes count that it was made on.
                 if self._known.get(index, crc) != crc:
                     continue
-                block = _Block(crc, part.fd, checked=False)
+                block = Block(crc, part.fd, checked=False)
                 if index in self._blocks:
                     self._spare.setdefault(index, []).append(block)
                 else:
@@ -189,7 +175,7 @@ class BigContent(Content):
             return self._read_block(index, skip, size)
         return piece
 
-    def _lose(self, index: int, block: _Block) -> None:
+    def _lose(self, index: int, block: Block) -> None:
         with self._mu:
             if self._blocks.get(index) is block:
                 del self._blocks[index]
@@ -291,9 +277,9 @@ class BigContent(Content):
             if fd < 0:
                 self._on_disk = False
                 self._memory.put(id(self), index, piece)
-                self._blocks[index] = _Block(crc, -1, checked=True)
+                self._blocks[index] = Block(crc, -1, checked=True)
             else:
-                block = _Block(crc, fd, checked=True, held=piece)
+                block = Block(crc, fd, checked=True, held=piece)
                 self._blocks[index] = self._unsaved[index] = block
         return True
 
@@ -361,11 +347,11 @@ class BigContent(Content):
         return PartMap(verdict, here, known if covered else {})
 
     @staticmethod
-    def _settle(blocks: dict[int, _Block]) -> None:
+    def _settle(blocks: dict[int, Block]) -> None:
         for block in blocks.values():
             block.held = None
 
-    def _unlist(self, blocks: dict[int, _Block], epoch: int) -> None:
+    def _unlist(self, blocks: dict[int, Block], epoch: int) -> None:
         """A disk that refuses late: what it was given is kept in memory, and not believed."""
         with self._mu:
             if epoch != self._epoch:
@@ -374,7 +360,7 @@ class BigContent(Content):
             for index, block in blocks.items():
                 if self._blocks.get(index) is block and block.held is not None:
                     self._memory.put(id(self), index, block.held)
-                    self._blocks[index] = _Block(block.crc, -1, checked=True)
+                    self._blocks[index] = Block(block.crc, -1, checked=True)
 
     def mark_verified(self) -> None:
         """See Content."""

@@ -23,6 +23,20 @@ class Part:
     fd: int
 
 
+class Block:
+    """Where one block is, and whether this process may trust it."""
+
+    __slots__ = ("checked", "crc", "fd", "held")
+
+    def __init__(self, crc: int, fd: int, *, checked: bool, held: bytes | None = None) -> None:
+        self.crc = crc
+        # Descriptor of the part, or -1 for one that is in memory only.
+        self.fd = fd
+        self.checked = checked
+        # The bytes, while a network disk may still refuse what was written.
+        self.held = held
+
+
 def find_parts(folder: Path, size: int, own: str) -> list[Part]:
     """The usable parts of a content.
 

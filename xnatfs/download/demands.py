@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from xnatfs.cache.content import Content
 from xnatfs.errors import XnatfsError
 
 
@@ -52,6 +53,31 @@ class Demand:
         self.blocks = blocks
         # Whole blocks, straight from the transfer: a store without room may not keep them.
         self.pieces: dict[int, bytes] = {}
+
+    def lacking(self, content: Content) -> list[int]:
+        """Blocks that are neither in the content nor among the pieces."""
+        block = content.block
+        start, end = self.blocks[0] * block, (self.blocks[-1] + 1) * block
+        missing = blocks_of(content.missing(start, end - start), block)
+        return [index for index in missing if index not in self.pieces]
+
+    def assemble(self, content: Content, offset: int, size: int) -> bytes | None:
+        """The bytes from pieces and content; None when a block is missing after all."""
+        block = content.block
+        parts = []
+        for index in self.blocks:
+            skip = max(offset - index * block, 0)
+            stop = min(offset + size - index * block, block)
+            whole = self.pieces.get(index)
+            part = (
+                content.read(index * block + skip, stop - skip)
+                if whole is None
+                else whole[skip:stop]
+            )
+            if part is None:
+                return None
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def blocks_of(gaps: list[tuple[int, int]], block: int) -> list[int]:

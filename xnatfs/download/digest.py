@@ -89,7 +89,7 @@ def judge(
         content: all of it is here.
         running: how far its MD5 is.
         comparison: what earlier downloads gave.
-        download_again: fills the dropped content.
+        download_again: drops the content and fills it again; begins the MD5 anew.
         progress: called after each block.
 
     Returns:
@@ -109,8 +109,6 @@ def judge(
         if verdict is not Verdict.OPEN:
             break
         before = before or content.checksums()
-        content.drop()
-        running.reset()
         download_again()
     if verdict is Verdict.CONTRADICTS:
         content.mark_contradicting()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from xnatfs.cache.content import SMALL, Content, Verdict
+from xnatfs.config import MIB
 from xnatfs.download.comparison import Comparison
 from xnatfs.download.demands import Demand, Rules, Transfer, Witness, blocks_of, runs_of
 from xnatfs.download.digest import RunningDigest, judge
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 # A block further ahead of a transfer than this gets a transfer of its own: somebody jumped into a
 # window that may take long to get there.
-_NEAR = 8 * (1 << 20)
+_NEAR = 8 * MIB
 
 
 class Incoming:
@@ -63,6 +64,8 @@ class Incoming:
         self.label = label
         # Set once; every reader gets it from then on.
         self.failure: XnatfsError | None = None
+        # Grows when the whole is dropped to be downloaded again; read without the lock.
+        self.downloads = 1
         self._fetch: Fetch
         self._workers = workers
         self._rules = rules
@@ -129,7 +132,7 @@ class Incoming:
             with self._mu:
                 if self._collect(demand, waiter):
                     continue
-            found = self._assemble(demand, offset, size)
+            found = demand.assemble(self.content, offset, size)
             if found is not None:
                 return found
 
@@ -142,7 +145,7 @@ class Incoming:
                 self._start(self.version.size, self.version.size, self._judge)
             self._wait(lambda: not self._judging, waiter)
             return True
-        lacking = self._lacking_of(demand)
+        lacking = demand.lacking(self.content)
         if not lacking:
             return False
         carriers = self._carriers(lacking)
@@ -157,7 +160,7 @@ class Incoming:
             )
         finally:
             self._demands.discard(demand)
-        for index in self._lacking_of(demand):
+        for index in demand.lacking(self.content):
             error = carriers[index].error if index in carriers else None
             # Given up because all readers had gone, just as this one came: ask again.
             if error is not None and not isinstance(error, Interrupted):
@@ -179,29 +182,6 @@ class Incoming:
     def _raise_failure(self) -> None:
         if self.failure is not None:
             raise self.failure
-
-    def _lacking_of(self, demand: Demand) -> list[int]:
-        block = self.content.block
-        start, end = demand.blocks[0] * block, (demand.blocks[-1] + 1) * block
-        missing = blocks_of(self.content.missing(start, end - start), block)
-        return [index for index in missing if index not in demand.pieces]
-
-    def _assemble(self, demand: Demand, offset: int, size: int) -> bytes | None:
-        block = self.content.block
-        pieces = []
-        for index in demand.blocks:
-            skip = max(offset - index * block, 0)
-            stop = min(offset + size - index * block, block)
-            whole = demand.pieces.get(index)
-            piece = (
-                self.content.read(index * block + skip, stop - skip)
-                if whole is None
-                else whole[skip:stop]
-            )
-            if piece is None:
-                return None
-            pieces.append(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def prefetch(self, windows: Iterable[tuple[int, int]]) -> None:
         """Start what is neither here nor on its way of these windows; waits for nothing."""
@@ -339,6 +319,10 @@ class Incoming:
             self._digest.advance()
         finally:
             judge_now = self._arrived(carrier, index, piece if kept else None)
+        if self.failure is not None:
+            # The content was dropped meanwhile and may be used anew: this block is of the old one.
+            self.content.drop()
+            raise self.failure
         if judge_now:
             self._judge(carrier)
         return kept
@@ -374,7 +358,7 @@ class Incoming:
                 self.content,
                 self._digest,
                 self._comparison,
-                lambda: self._transfer(0, self.version.size, self._arrive_again),
+                self._download_again,
                 self._progress,
             )
             self._retract(damaged)
@@ -395,6 +379,13 @@ class Incoming:
     def _unjudged(self) -> bool:
         """Whether everything has come, and nobody knows yet if it is right."""
         return not self._lacking and self.content.verdict is Verdict.OPEN
+
+    def _download_again(self) -> None:
+        # Before the drop: a read that began earlier and ends now must see that it is outdated.
+        self.downloads += 1
+        self.content.drop()
+        self._digest.reset()
+        self._transfer(0, self.version.size, self._arrive_again)
 
     def _arrive_again(self, index: int, piece: bytes) -> bool:
         kept = self.content.put(index * self.content.block, piece)

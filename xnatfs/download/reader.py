@@ -144,15 +144,39 @@ class Reader:
         if size <= 0:
             return b""
         self._raise_problem()
-        content = self._content
-        if self._size > SMALL and not (content.verified and content.on_disk):
+        if self._size <= SMALL:
+            # Nothing of a small file is handed out before all of it was checked.
+            piece = self._bring(offset, size, waiter)
+        else:
             self._look_ahead(offset, size)
+            piece = self._bring_watched(offset, size, waiter)
+        self._counts.add("served", size)
+        return piece
+
+    def _bring(self, offset: int, size: int, waiter: Waiter) -> bytes:
         piece = None if self._incoming.judging else self._content.read(offset, size)
         if piece is None:
             piece = self._incoming.obtain(offset, size, waiter)
             self._raise_problem()
-        self._counts.add("served", size)
         return piece
+
+    def _bring_watched(self, offset: int, size: int, waiter: Waiter) -> bytes:
+        """The bytes of a large file, remembered as unproven until the whole is verified."""
+        block = self._content.block
+        blocks = set(range(offset // block, (offset + size - 1) // block + 1))
+        while not self._content.verified:
+            download = self._incoming.downloads
+            piece = self._bring(offset, size, waiter)
+            with self._mu:
+                new = blocks - self._unproven
+                self._unproven |= new
+            if self._incoming.downloads == download:
+                return piece
+            # Another download has begun since: these bytes are of the old one.
+            with self._mu:
+                self._unproven -= new
+            self._raise_problem()
+        return self._bring(offset, size, waiter)
 
     def _raise_problem(self) -> None:
         problem = self._incoming.failure or self._retracted
@@ -160,10 +184,11 @@ class Reader:
             raise problem
 
     def _look_ahead(self, offset: int, size: int) -> None:
-        block = self._content.block
-        most = LAST_WINDOW if self._content.on_disk else _WINDOW_IN_MEMORY
+        content = self._content
+        if content.verified and content.on_disk:
+            return
+        most = LAST_WINDOW if content.on_disk else _WINDOW_IN_MEMORY
         with self._mu:
-            self._unproven.update(range(offset // block, (offset + size - 1) // block + 1))
             windows = self._ahead.advance(offset, size, most)
         if windows:
             self._incoming.prefetch(windows)
