@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +19,7 @@ import trustme
 
 from xnatfs.config import Limits, ServerSettings
 from xnatfs.demo.faults import Fault
-from xnatfs.demo.server import DemoServer, ServerOptions
+from xnatfs.demo.server import DemoServer, LogEntry, ServerOptions
 from xnatfs.errors import (
     BadName,
     BadReply,
@@ -41,6 +42,20 @@ PROJECTS = "/projects"
 
 def wait() -> Waiter:
     return Waiter(total_s=20)
+
+
+def logged(server: DemoServer) -> list[LogEntry]:
+    """The server's log once it is quiet: a request is noted after its reply has left."""
+    count = -1
+    while count != len(server.log):
+        count = len(server.log)
+        time.sleep(0.05)
+    return list(server.log)
+
+
+def forget(server: DemoServer) -> None:
+    logged(server)
+    server.clear_log()
 
 
 @contextmanager
@@ -80,7 +95,7 @@ def session_at(
 
 
 def asked(server: DemoServer, path: str) -> list[int]:
-    return [entry.status for entry in server.log if entry.path.startswith(path)]
+    return [entry.status for entry in logged(server) if entry.path.startswith(path)]
 
 
 def projects(session: Session) -> set[str]:
@@ -109,7 +124,7 @@ def test_a_wrong_password_is_tried_once(server: DemoServer, tmp_path: Path) -> N
         assert "hunter2" not in text
         for cause in ("'member'", "the test", "wrong password", "expired", "sessions"):
             assert cause in text
-    assert [entry.status for entry in server.log] == [401]
+    assert [entry.status for entry in logged(server)] == [401]
     session_at(server.url, tmp_path, "member").open(wait())
 
 
@@ -157,17 +172,17 @@ def crowd(server: DemoServer, state: Path, secret: str) -> list[str]:
 
 def test_fifty_processes_with_a_wrong_password(server: DemoServer, tmp_path: Path) -> None:
     assert crowd(server, tmp_path, "wrong") == ["4"] * 50
-    assert [entry.status for entry in server.log] == [401]
+    assert [entry.status for entry in logged(server)] == [401]
 
 
 def test_fifty_processes_share_one_session(server: DemoServer, tmp_path: Path) -> None:
     assert crowd(server, tmp_path, "member") == ["0"] * 50
-    assert len(server.log) == 50
+    assert len(logged(server)) == 50
     session = session_at(server.url, tmp_path, "member")
     session.open(wait())
     session.close()
     # It goes on after the last of them, and was the only one.
-    assert "DELETE" not in {entry.verb for entry in server.log}
+    assert "DELETE" not in {entry.verb for entry in logged(server)}
     assert len(list((tmp_path / "sessions").glob("*.json"))) == 1
 
 
@@ -175,7 +190,7 @@ def test_a_session_of_our_own_is_logged_out(server: DemoServer, tmp_path: Path) 
     session = session_at(server.url, tmp_path, shared=False)
     session.open(wait())
     session.close()
-    assert [(entry.verb, entry.path) for entry in server.log] == [
+    assert [(entry.verb, entry.path) for entry in logged(server)] == [
         ("GET", "/data/auth"),
         ("DELETE", "/data/JSESSION"),
     ]
@@ -196,7 +211,7 @@ def test_a_given_session(server: DemoServer, tmp_path: Path) -> None:
     assert session.user == "admin"
     assert "PVT000" in projects(session)
     session.close()
-    assert "DELETE" not in {entry.verb for entry in server.log}
+    assert "DELETE" not in {entry.verb for entry in logged(server)}
     server.expire_sessions()
     with pytest.raises(LoginRefused, match="session given by the test"):
         projects(session)
@@ -242,9 +257,9 @@ def test_a_session_that_expires_is_renewed(tmp_path: Path, open_site: bool) -> N
             reply = session.request("PUT", "/projects/PVT000/resources/NEW", waiter=wait())
             assert reply.status in (200, 409)
         # The processes that come later find the newest session.
-        server.clear_log()
+        forget(server)
         session_at(server.url, tmp_path).open(wait())
-        assert [entry.user for entry in server.log] == ["admin"]
+        assert [entry.user for entry in logged(server)] == ["admin"]
 
 
 def strip_basic(session: Session, monkeypatch: pytest.MonkeyPatch, spare: int) -> None:
@@ -269,9 +284,9 @@ def test_a_silent_guest_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         session.open(wait())
         server.expire_sessions()
         strip_basic(session, monkeypatch, 1)
-        server.clear_log()
+        forget(server)
         assert "PVT000" in projects(session)
-        seen = [(entry.path.split("?")[0], entry.user) for entry in server.log]
+        seen = [(entry.path.split("?")[0], entry.user) for entry in logged(server)]
         assert seen == [
             ("/data/projects", "guest"),
             ("/data/auth", "guest"),
@@ -302,7 +317,7 @@ def test_a_password_that_changed_is_asked_for_once_more_only(
     session = session_at(server.url, tmp_path)
     session.open(wait())
     server.faults.add(Fault(kind="status", code=401))
-    server.clear_log()
+    forget(server)
     refused: list[LoginRefused] = []
 
     def ask() -> None:
@@ -313,7 +328,21 @@ def test_a_password_that_changed_is_asked_for_once_more_only(
     for _ in range(5):
         ask()
     assert len(refused) == 5
-    assert [entry.path for entry in server.log] == ["/data/projects", "/data/auth"]
+    assert [entry.path for entry in logged(server)] == ["/data/projects", "/data/auth"]
+
+
+def test_a_sibling_does_not_ask_again_after_a_refusal(server: DemoServer, tmp_path: Path) -> None:
+    one, two = session_at(server.url, tmp_path), session_at(server.url, tmp_path)
+    one.open(wait())
+    two.open(wait())
+    server.faults.add(Fault(kind="status", code=401))
+    forget(server)
+    for session in (one, two, one, two):
+        with pytest.raises(LoginRefused):
+            session.request("GET", PROJECTS, waiter=wait())
+    asked_for = [entry.path for entry in logged(server)]
+    # The password is tried alone by the first only.
+    assert asked_for == ["/data/projects", "/data/auth", "/data/projects"]
 
 
 def test_many_threads_renew_together(server: DemoServer, tmp_path: Path) -> None:
@@ -369,7 +398,7 @@ def test_a_change_is_not(server: DemoServer, tmp_path: Path) -> None:
     session = session_at(server.url, tmp_path)
     session.open(wait())
     server.faults.add(Fault(kind="reset", verb="PUT"))
-    server.clear_log()
+    forget(server)
     with pytest.raises(TransferBroken):
         session.request("PUT", "/projects/PVT000/resources/NEW", waiter=wait())
     server.faults.clear()
@@ -421,11 +450,11 @@ def test_all_connections_in_use(server: DemoServer, tmp_path: Path) -> None:
 def test_nothing_odd_is_sent(server: DemoServer, tmp_path: Path) -> None:
     session = session_at(server.url, tmp_path)
     session.open(wait())
-    server.clear_log()
+    forget(server)
     for address in ("/projects/..", "/projects//x", "/projects/a%2Fb", "/projects/a%25"):
         with pytest.raises(BadName):
             session.request("GET", address, waiter=wait())
-    assert server.log == []
+    assert logged(server) == []
 
 
 def test_no_secret_in_the_log(
@@ -527,7 +556,7 @@ def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(Unreachable, match="not trusted") as caught:
             session_at(server.url, tmp_path).open(wait())
         assert not caught.value.temporary
-        assert server.log == []
+        assert logged(server) == []
         for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
             monkeypatch.setenv(variable, str(bundle))
             session = session_at(server.url, tmp_path)
