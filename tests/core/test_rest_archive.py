@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from xnatfs.config import Limits, ServerSettings
 from xnatfs.demo.faults import Fault
-from xnatfs.demo.server import DemoServer, ServerOptions
+from xnatfs.demo.server import DemoServer, LogEntry, ServerOptions
 from xnatfs.errors import (
     AlreadyExists,
     BadName,
@@ -95,6 +96,20 @@ def wait() -> Waiter:
     return Waiter(total_s=20, idle_s=10)
 
 
+def logged(server: DemoServer) -> list[LogEntry]:
+    """The server's log once it is quiet: a request is noted after its reply has left."""
+    count = -1
+    while count != len(server.log):
+        count = len(server.log)
+        time.sleep(0.05)
+    return list(server.log)
+
+
+def forget(server: DemoServer) -> None:
+    logged(server)
+    server.clear_log()
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer]:
     root = tmp_path_factory.mktemp("archive")
@@ -156,9 +171,9 @@ def test_all_experiments_are_sessions(admin: Client) -> None:
 
 def test_resources_of_a_session_come_in_one_request(admin: Client) -> None:
     experiment = admin.experiment()
-    admin.server.clear_log()
+    forget(admin.server)
     found = admin.archive.resources(experiment, wait())
-    assert len(admin.server.log) == 1
+    assert len(logged(admin.server)) == 1
     where = {(item.address.rsplit("/resources/", 1)[0], item.label) for item in found}
     session = "/experiments/XNAT_E00001"
     assert {
@@ -196,9 +211,9 @@ def test_files_of_a_session_come_in_one_request(admin: Client) -> None:
         for resource in admin.archive.resources(experiment, wait())
         for row in admin.archive.files(resource, wait())
     }
-    admin.server.clear_log()
+    forget(admin.server)
     at_once = admin.archive.session_files(experiment, wait())
-    assert len(admin.server.log) == 1
+    assert len(logged(admin.server)) == 1
     assert {(row.resource_id, row.path, row.size, row.digest) for row in at_once} == singly
     assert len(at_once) == len(singly)
 
@@ -246,10 +261,10 @@ def test_folders(admin: Client) -> None:
     resource = admin.new_resource("FOLDERS")
     with pytest.raises(AlreadyExists):
         admin.archive.create_resource(admin.experiment("Haofei01_MR2"), "FOLDERS", wait())
-    admin.server.clear_log()
+    forget(admin.server)
     with pytest.raises(BadName):
         admin.archive.create_resource(admin.experiment(), "a,b", wait())
-    assert [entry.verb for entry in admin.server.log] == ["GET", "GET"]  # the experiment only
+    assert [entry.verb for entry in logged(admin.server)] == ["GET", "GET"]  # the experiment only
     assert admin.paths(resource) == []
     admin.archive.delete_resource(resource, wait())
     with pytest.raises(NotFound):
@@ -304,7 +319,7 @@ def test_an_empty_file(admin: Client) -> None:
     head = admin.transfer.fetch(names, "empty.txt", got.append, wait(), length=4096, size=0)
     assert (head.size, got) == (0, [])
     # No range was asked of it (R§3.2).
-    assert admin.server.log[-1].status == 200
+    assert logged(admin.server)[-1].status == 200
 
 
 def test_another_version_is_stale(admin: Client) -> None:
@@ -445,11 +460,11 @@ def test_names_that_cannot_be_stored_are_refused_before_anything_is_sent(
     admin: Client,
 ) -> None:
     resource = admin.new_resource("REFUSED")
-    admin.server.clear_log()
+    forget(admin.server)
     for path in ("a;b", "50%", "a\\b", "x_catalog.xml", "a.zip/b", "a//b", "n" * 300, "\udcff"):
         with pytest.raises(BadName):
             admin.put(resource, path, b"x")
-    assert admin.server.log == []
+    assert logged(admin.server) == []
 
 
 def test_a_reader_stores_nothing(admin: Client, server: DemoServer, state: Path) -> None:
@@ -526,7 +541,7 @@ def test_every_change_says_why(tmp_path: Path) -> None:
             listing = client.archive.files(resource, wait())
             client.archive.delete_file(resource, path, listing, wait())
         client.archive.delete_resource(resource, wait())
-        changes = [entry for entry in server.log if entry.verb != "GET"]
+        changes = [entry for entry in logged(server) if entry.verb != "GET"]
         assert len(changes) == 6
         assert all("event_reason=testing" in entry.path for entry in changes)
     finally:
