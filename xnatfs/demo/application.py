@@ -173,10 +173,10 @@ def _routes(site: Site, gate: Gate) -> Router:
                    post=resources.put)  # fmt: skip
         router.add(f"{parent}/resources/{{RES}}", get=resources.get, put=resources.put,
                    post=resources.put, delete=resources.delete)  # fmt: skip
-        verbs = {"get": files.get, "put": upload.put, "post": upload.put}
-        router.add(f"{parent}/resources/{{RES}}/files", **verbs, delete=removal.delete)
-        if parent != under_project:
-            router.add(f"{parent}/files", **verbs, delete=removal.delete)
+        shortcuts = () if parent == under_project else (f"{parent}/files",)
+        for place in (f"{parent}/resources/{{RES}}/files", *shortcuts):
+            router.add(place, get=files.get, put=upload.put, post=upload.put,
+                       delete=removal.delete)  # fmt: skip
 
     router.add("/JSESSION", archive=False, get=door.session, post=door.session,
                delete=door.end_session)  # fmt: skip

@@ -7,7 +7,6 @@ that a broken transfer leaves its first part there.
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import shutil
 import tarfile
@@ -20,13 +19,14 @@ from pathlib import Path
 from xnatfs.demo import multipart
 from xnatfs.demo.addresses import variable
 from xnatfs.demo.archive import md5_of
-from xnatfs.demo.catalog import CatalogConflict, Entry
+from xnatfs.demo.catalog import CatalogConflictError, Entry
 from xnatfs.demo.files import path_of
 from xnatfs.demo.holders import Holder
 from xnatfs.demo.objects import Resource, timestamp
 from xnatfs.demo.routes import Call
 from xnatfs.demo.site import Site
-from xnatfs.demo.wire import Body, BrokenTransfer, Query, Refusal, Reply, Request, text
+from xnatfs.demo.tables import json_text
+from xnatfs.demo.wire import Body, BrokenTransferError, Query, Refusal, Reply, Request, text
 
 _PIECE = 1 << 20
 # Content types whose body is the file itself (R§4.1); JSON is not among them.
@@ -72,7 +72,12 @@ class Uploads:
             return text("")  # nothing is stored and nothing is said (R§4.5)
         try:
             return self._store(call, holder, named)
-        except (OSError, multipart.BadMultipart, BrokenTransfer, CatalogConflict) as problem:
+        except (
+            OSError,
+            multipart.MultipartError,
+            BrokenTransferError,
+            CatalogConflictError,
+        ) as problem:
             raise Refusal(500, str(problem)) from problem
         except (tarfile.TarError, zipfile.BadZipFile, UnicodeError) as problem:
             raise Refusal(500, str(problem)) from problem
@@ -108,7 +113,7 @@ class Uploads:
         if query.flag("update-stats", default=True):
             self._site.archive.measure(resource)
         if duplicates:
-            return text(json.dumps({"duplicates": duplicates}), media_type="text/html")
+            return text(json_text({"duplicates": duplicates}), media_type="text/html")
         return text("")
 
     def _resource(self, holder: Holder, named: str, query: Query, user: str) -> Resource:
@@ -151,7 +156,7 @@ class Uploads:
             for part in multipart.parts(request.body, content_type, self._site.archive.spool):
                 if part.filename is None:
                     if part.field == "reference":
-                        raise multipart.BadMultipart("a reference cannot stand in a form")
+                        raise multipart.MultipartError("a reference cannot stand in a form")
                 elif part.place is not None:
                     name = part.filename.rpartition("\\")[2].rpartition("/")[2]
                     place = part.place
@@ -263,7 +268,7 @@ class _Writer:
         return duplicates
 
     def finish(self) -> None:
-        """Rewrite the catalog. Raises CatalogConflict."""
+        """Rewrite the catalog. Raises CatalogConflictError."""
         if self._changed:
             self._archive.rewrite(self._resource, self._entries.values(), self._base)
 

@@ -19,11 +19,11 @@ from xnatfs.demo.users import GUEST, User
 Headers = tuple[tuple[str, str], ...]
 
 
-class BrokenTransfer(Exception):
+class BrokenTransferError(Exception):
     """The client went away before its request body was complete."""
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818 - a reply in the making, not a fault
     """A request ends with this status; the message is the `<h3>` of Restlet's status page.
 
     `body` replaces the page, as XNAT does where it answers with a text of its own.
@@ -44,7 +44,7 @@ class Body(Protocol):
         """Content-Length in bytes; None when the body is chunked."""
 
     def read(self, limit: int) -> bytes:
-        """Up to `limit` bytes, b"" at the end. Raises BrokenTransfer."""
+        """Up to `limit` bytes, b"" at the end. Raises BrokenTransferError."""
 
 
 class NoBody:
