@@ -52,9 +52,9 @@ class Experiments:
         with self._rows.lock:
             name = variable(call.variables, "S")
             subject = self._rows.subject(project.id, name)
-            subject = subject or self._single.make_subject(
-                project, name, replace(request, query=Query())
-            )
+            if subject is None:
+                bare = replace(request, query=Query())
+                subject = self._single.make_subject(project, name, bare)
             label = variable(call.variables, "E")
             made = self._make_session(project, subject, label, request)
         return text(made.id, status=201)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 
-from xnatfs.demo import holders, items
+from xnatfs.demo import holders, items, tables
 from xnatfs.demo.addresses import variable
 from xnatfs.demo.objects import (
     Project,
@@ -15,7 +15,8 @@ from xnatfs.demo.removal import Removal
 from xnatfs.demo.routes import Call
 from xnatfs.demo.single import Single
 from xnatfs.demo.site import Site
-from xnatfs.demo.wire import Refusal, Reply, text
+from xnatfs.demo.tables import Table
+from xnatfs.demo.wire import Refusal, Reply, Request, text
 
 
 class Projects:
@@ -30,9 +31,27 @@ class Projects:
     def get(self, call: Call) -> Reply:
         """A project; a tail behind it is 400 (R§1.1)."""
         project = self._site.addresses.project(call.variables, call.request.user)
+        if project is not None and call.tail.strip("/") == "users":
+            return self._users(project, call.request)
         if call.tail.strip("/") or project is None:
             raise Refusal(400)
         return items.reply(items.project_item(project), call.request)
+
+    def _users(self, project: Project, request: Request) -> Reply:
+        """The project's users with their groups."""
+        rows = tuple(
+            {
+                "GROUP_ID": f"{project.id}_{role}",
+                "displayname": f"{role.capitalize()}s",
+                "login": name,
+                "firstname": name,
+                "lastname": name,
+                "email": f"{name}@localhost",
+            }
+            for name, role in project.roles
+        )
+        names = ("GROUP_ID", "displayname", "login", "firstname", "lastname", "email")
+        return tables.render(Table(names, rows, (("totalRecords", str(len(rows))),)), request)
 
     def put(self, call: Call) -> Reply:
         """Make or change a project; its maker becomes owner."""

@@ -89,7 +89,8 @@ class Uploads:
 
     def _store(self, call: Call, holder: Holder, named: str) -> Reply:
         request, query = call.request, call.request.query
-        incoming = self._incoming(request)
+        path = path_of(call.tail)
+        incoming = self._incoming(request, path.rpartition("/")[2])
         if not incoming:
             raise Refusal(
                 400,
@@ -99,7 +100,6 @@ class Uploads:
         try:
             resource = self._resource(holder, named, query, request.user.name)
             writer = _Writer(self._site, resource, query, request.user.name)
-            path = path_of(call.tail)
             duplicates: list[str] = []
             for one in incoming:
                 if query.flag("extract") and one.name.lower().endswith(_ARCHIVES):
@@ -138,16 +138,17 @@ class Uploads:
             )
             return site.tables.resources.put(changed) if changed != resource else resource
 
-    def _incoming(self, request: Request) -> list[Incoming]:
+    def _incoming(self, request: Request, named: str) -> list[Incoming]:
+        """What the request brings; `named` is the last part of its path, for in-body files."""
         media_type = request.media_type
         is_form = media_type in ("multipart/form-data", "application/x-www-form-urlencoded")
         if request.query.flag("inbody"):
             if is_form:
                 return []
-            return [_in_body(request, media_type)]
+            return [_in_body(request, media_type, named)]
         if is_form:
             return self._from_form(request)
-        return [_in_body(request, media_type)] if media_type in _IN_BODY else []
+        return [_in_body(request, media_type, named)] if media_type in _IN_BODY else []
 
     def _from_form(self, request: Request) -> list[Incoming]:
         found: list[Incoming] = []
@@ -181,11 +182,11 @@ def _move(place: Path, destination: Path) -> None:
     destination.chmod(0o644)
 
 
-def _in_body(request: Request, media_type: str) -> Incoming:
+def _in_body(request: Request, media_type: str, named: str) -> Incoming:
     """A file that is the body itself. Zero or unknown length only goes as a zip (R§4.1)."""
     if not request.body.length and media_type != "application/zip":
         raise Refusal(500, "The body of the request has no length.")
-    name = "upload" + _IN_BODY.get(media_type, ".unsupported")
+    name = named or "upload" + _IN_BODY.get(media_type, ".unsupported")
     return Incoming(name, partial(_stream, request.body), lambda: None)
 
 
