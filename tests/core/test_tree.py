@@ -78,7 +78,7 @@ def test_scans_by_id_and_type_resolve_both_ways(connect) -> None:
 def test_what_an_assessor_was_made_from_is_there_by_name(connect) -> None:
     drive = Driver(connect())
     resources = SESSION + "/assessors/Haofei01_QC1/resources"
-    files = drive.walk(resources + "/SOURCE~in/files")
+    files = drive.walk(resources + "/INPUT~in/files")
     assert files
     assert drive.read(files[0])
 

@@ -71,11 +71,6 @@ class Files:
             return told.row
         return row
 
-    def forget_told(self, path: str) -> None:
-        """What the kernel was told of ``path`` turned out stale."""
-        with self._mu:
-            self._told.pop(path, None)
-
     # -- files
 
     def find(self, resource: Item, path: str) -> OpenFile | None:

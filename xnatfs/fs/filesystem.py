@@ -256,8 +256,9 @@ class FileSystem:
         except Interrupted:
             raise
         except XnatfsError as error:
+            # Neither the kernel's pages nor what it was told of the file can be relied on.
+            self._parts.files.changed(file)
             if isinstance(error, Stale):
-                self._parts.files.forget_told(file.label)
                 self._parts.listings.forget(file.resource)
             self._parts.read_failed(file.label, error)
             raise
@@ -356,16 +357,9 @@ class FileSystem:
 
     def _node(self, path: str, waiter: Waiter) -> Node:
         name = path.rpartition("/")[2]
-        if classify(name) in _NEVER_ASKED and not self._is_local(path, waiter):
+        if classify(name) in _NEVER_ASKED and not self._parts.overlay.has_name(name):
             raise NotFound(f"no {name}: this name never leaves the machine")
         return self._parts.names.lookup(self._root.rstrip("/") + path, waiter)
-
-    def _is_local(self, path: str, waiter: Waiter) -> bool:
-        """Whether a file of a name that is never asked for was made here."""
-        folder, _, name = path.rpartition("/")
-        node = self._parts.names.lookup(self._root.rstrip("/") + folder, waiter)
-        inner = join(node.inner, decode_name(name))
-        return node.in_files and self._parts.overlay.has_file(node.item, inner)
 
     def _parent(self, path: str, waiter: Waiter) -> tuple[Node, str]:
         folder, _, name = path.rpartition("/")

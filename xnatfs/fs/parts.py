@@ -100,20 +100,28 @@ class Parts:
 
     def open_source(self, resource: Item, version: Version, label: str) -> Source:
         """A way to read a version: the store, and the server behind it."""
+        # All parts of one opening are of one version: what the first reply said counts.
+        modified = version.modified
 
         def fetch(
             start: int, length: int | None, sink: Callable[[bytes], None], waiter: Waiter
         ) -> Head:
-            return self.transfer.fetch(
+            nonlocal modified
+            # A whole file is not compared with the size of the catalog here: ``download`` tells
+            # a catalog that is out of date from a file that was replaced.
+            whole = start == 0 and length is None
+            head = self.transfer.fetch(
                 resource,
                 version.path,
                 sink,
                 waiter,
                 start=start,
                 length=length,
-                size=version.size,
-                modified=version.modified,
+                size=None if whole else version.size,
+                modified=modified,
             )
+            modified = modified or head.modified
+            return head
 
         return self.downloads.open(version, fetch, label)
 
