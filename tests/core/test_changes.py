@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.core.driver import ME, NAMES, SCAN4, SESSION, Driver, Rest, requests, soon
 
+from tests.core.driver import ME, NAMES, SCAN4, SESSION, Driver, Rest, requests, soon
 from xnatfs.config import Limits
 from xnatfs.demo.faults import Fault
 from xnatfs.errors import (
@@ -253,7 +253,7 @@ def test_a_read_only_mount(connect) -> None:
     with pytest.raises(ReadOnly):
         drive.mkdir(NIFTI)
     with pytest.raises(ReadOnly):
-        drive.create(NAMES + "/x")
+        drive.create(NAMES + "/new")
     assert drive.stat(NAMES).mode == 0o555
 
 

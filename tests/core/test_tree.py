@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from tests.core.driver import NAMES, SCAN4, SESSION, Driver, Rest, requests, soon
 
+from tests.core.driver import NAMES, SCAN4, SESSION, Driver, Rest, requests, soon
 from xnatfs.config import Limits, View
 from xnatfs.errors import NotAFolder, NotFound
 from xnatfs.fs.values import Kind
@@ -30,7 +30,9 @@ def test_every_name_is_readable_byte_for_byte(connect, server) -> None:
     drive = Driver(connect())
     held = Rest(server).files("/experiments/XNAT_E00001/resources/NAMES")
     shown = {}
-    for path in drive.walk(NAMES):
+    everything = drive.walk(NAMES)
+    everything.remove(NAMES + "/x/y")  # in the catalog only: a disk cannot hold it beside "x"
+    for path in everything:
         if drive.stat(path).kind is Kind.FILE:
             shown[path.removeprefix(NAMES + "/")] = drive.read(path)
     shown["x"] = shown.pop("x~file")

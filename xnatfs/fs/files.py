@@ -158,7 +158,7 @@ class Files:
         with self._mu:
             del self._handles[handle]
             open_ = any(other is file for other, _ in self._handles.values())
-            stays = open_ or (file.local_only and not file.removed)
+            stays = open_ or (file.local_only and not file.given_up)
             key = (file.resource.address, file.path)
             if not stays and self._by_key.get(key) is file:
                 del self._by_key[key]

@@ -30,7 +30,7 @@ from xnatfs.fs.openfile import OpenFile, Reading
 from xnatfs.fs.overview import pending, status
 from xnatfs.fs.parts import Parts
 from xnatfs.fs.values import Attributes, Caller, Entry, Kind, Opened, ReadFailure, Space
-from xnatfs.model.paths import decode_name, join
+from xnatfs.model.paths import join, server_name
 from xnatfs.rest.addresses import check_new_file
 from xnatfs.rest.login import Credentials
 from xnatfs.rest.session import Session
@@ -229,7 +229,7 @@ class FileSystem:
         if not parent.in_files:
             raise Protected(f"{path}: files live below the files/ folder of a resource")
         self._parts.rights.require_create(parent, waiter)
-        inner = join(parent.inner, decode_name(name))
+        inner = join(parent.inner, server_name(name))
         mkstemp = bool(flags & os.O_EXCL) and mode & 0o777 == 0o600
         name_class = classify(name, made_by_mkstemp=mkstemp)
         if name_class is NameClass.REAL:
