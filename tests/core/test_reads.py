@@ -156,6 +156,15 @@ def test_a_catalog_that_lies_is_an_error_and_says_so(
     assert lenient.read(NAMES + "/plain.txt") == b"plaiN\n"
 
 
+def test_an_entry_without_bytes_is_an_error(connect, expected_warnings) -> None:
+    expected_warnings.append("gone.txt")
+    drive = Driver(connect())
+    handle = drive.open(SESSION + "/resources/QC/files/qc.csv")
+    drive.close(handle)
+    with pytest.raises(XnatfsError):
+        drive.read(NAMES + "/gone.txt")
+
+
 def test_what_is_verified_is_told(connect) -> None:
     drive = Driver(connect())
     handle = drive.open(NAMES + "/plain.txt")

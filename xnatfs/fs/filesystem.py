@@ -19,6 +19,7 @@ from xnatfs.errors import (
     NotFound,
     NotSupported,
     Protected,
+    ServerFault,
     Stale,
     XnatfsError,
 )
@@ -260,8 +261,12 @@ class FileSystem:
             self._parts.files.changed(file)
             if isinstance(error, Stale):
                 self._parts.listings.forget(file.resource)
+            if isinstance(error, NotFound):
+                error = ServerFault(
+                    f"it is in the catalog, but the server has no bytes of it: {error}"
+                )
             self._parts.read_failed(file.label, error)
-            raise
+            raise error from None
 
     def write(self, handle: int, data: bytes, offset: int, waiter: Waiter) -> int:
         """Write all of ``data`` into the spool; returns its length."""
