@@ -6,13 +6,39 @@ transfer enter here too. Nothing in this package knows errno or HTTP.
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
 from xnatfs.config import Settings
-from xnatfs.fs.values import Attributes, Caller, Entry, Opened, ReadFailure, Space
+from xnatfs.errors import (
+    AlreadyExists,
+    Interrupted,
+    IsAFolder,
+    NotFound,
+    NotSupported,
+    Protected,
+    Stale,
+    XnatfsError,
+)
+from xnatfs.fs import rename as renaming
+from xnatfs.fs.appearance import PREFIX, Mark, extended, inode
+from xnatfs.fs.folders import Folders
+from xnatfs.fs.names import NameClass, classify
+from xnatfs.fs.openfile import OpenFile, Reading
+from xnatfs.fs.overview import pending, status
+from xnatfs.fs.parts import Parts
+from xnatfs.fs.values import Attributes, Caller, Entry, Kind, Opened, ReadFailure, Space
+from xnatfs.model.paths import decode_name, join
+from xnatfs.rest.addresses import check_new_file
 from xnatfs.rest.login import Credentials
+from xnatfs.rest.session import Session
+from xnatfs.tree.namespace import Node
 from xnatfs.waiting import Waiter
+
+# Names that a desktop or a shell asks for everywhere; no request is made for them.
+_NEVER_ASKED = (NameClass.LOCAL, NameClass.REMOVED)
 
 
 class FileSystem:
@@ -20,67 +46,400 @@ class FileSystem:
 
     Paths are absolute, "/"-separated file names as the kernel sends them. Every method may raise
     the errors of ``xnatfs.errors`` and nothing else.
+
+    Args:
+        settings: all of them.
+        session: logged in.
+        mount: the mount point, for people; "" without one.
+
+    Threading: holds no state of its own; the parts guard themselves.
     """
+
+    def __init__(self, settings: Settings, session: Session, mount: str = "") -> None:
+        self._settings = settings
+        self._session = session
+        self._mount = mount
+        self._root = "/" + settings.view.path.strip("/")
+        self._parts = Parts(settings, session, mount)
+        self._folders = Folders(self._parts)
 
     @classmethod
     def connect(
-        cls, settings: Settings, credentials: Credentials, waiter: Waiter
+        cls, settings: Settings, credentials: Credentials, waiter: Waiter, mount: str = ""
     ) -> FileSystem:
-        """Log in, verify the identity and build the file system; starts no mount.
+        """Log in and verify the identity; starts no thread, so that a fork may follow.
 
-        Raises: LoginRefused, Unreachable, NotXnat, NotFound (``settings.view.path``).
+        Raises: LoginRefused, Unreachable, NotXnat.
         """
-        raise NotImplementedError
+        session = Session(settings.server, settings.limits, credentials, settings.state_folder)
+        session.open(waiter)
+        return cls(settings, session, mount)
 
-    def adopt(self) -> None:
-        """Start what must live in the process that serves (threads, spool ownership)."""
+    def adopt(self, waiter: Waiter) -> None:
+        """Start serving, in this process: take a place in the spool, look at the root.
 
-    # names
-    def getattr(self, path: str, handle: int | None, waiter: Waiter) -> Attributes: ...
-    def readdir(self, path: str, waiter: Waiter) -> Iterator[Entry]: ...
-    def readlink(self, path: str, waiter: Waiter) -> str: ...
-    def access(self, path: str, mode: int, waiter: Waiter) -> None: ...
-    def mkdir(self, path: str, waiter: Waiter) -> None: ...
-    def rmdir(self, path: str, waiter: Waiter) -> None: ...
-    def unlink(self, path: str, waiter: Waiter) -> None: ...
-    def rename(self, old: str, new: str, waiter: Waiter) -> None: ...
-    def symlink(self, path: str, target: str, waiter: Waiter) -> None: ...
-    def link(self, path: str, target: str, waiter: Waiter) -> None: ...
-    def mknod(self, path: str, mode: int, waiter: Waiter) -> None: ...
-    def chmod(self, path: str, mode: int, waiter: Waiter) -> None: ...
-    def chown(self, path: str, uid: int, gid: int, waiter: Waiter) -> None: ...
-    def utimens(self, path: str, atime: float, mtime: float, waiter: Waiter) -> None: ...
-    def getxattr(self, path: str, name: str, waiter: Waiter) -> bytes: ...
-    def listxattr(self, path: str, waiter: Waiter) -> list[str]: ...
-    def setxattr(self, path: str, name: str, value: bytes, waiter: Waiter) -> None: ...
-    def removexattr(self, path: str, name: str, waiter: Waiter) -> None: ...
-    # files; flags are os.O_* bits
-    def open(self, path: str, flags: int, caller: Caller, waiter: Waiter) -> Opened: ...
-    def create(
-        self, path: str, flags: int, mode: int, caller: Caller, waiter: Waiter
-    ) -> Opened: ...
-    def read(self, handle: int, size: int, offset: int, waiter: Waiter) -> bytes: ...
-    def write(self, handle: int, data: bytes, offset: int, waiter: Waiter) -> int: ...
-    def truncate(self, path: str, length: int, handle: int | None, waiter: Waiter) -> None: ...
-    def flush(self, handle: int, caller: Caller, waiter: Waiter) -> None: ...
-    def fsync(self, handle: int, waiter: Waiter) -> None: ...
-    def release(self, handle: int, waiter: Waiter) -> None: ...
-    def statfs(self) -> Space: ...
-    # for the people around the mount
+        Raises: NotFound (``settings.view.path``), NoSpace, DiskFault.
+        """
+        self._parts.spool.adopt()
+        self._node("/", waiter)
+
+    # -- names
+
+    def getattr(self, path: str, handle: int | None, waiter: Waiter) -> Attributes:
+        """Attributes of an entry; of an open file when a handle is given."""
+        if handle is not None:
+            file, _ = self._parts.files.by_handle(handle)
+            parent = self._node(os.path.dirname(path), waiter)
+            node = Node(Kind.FILE, path, parent.chain, "files", file.path)
+            return self._attributes(node, file.size, waiter)
+        return self._look(self._node(path, waiter), waiter)
+
+    def readdir(self, path: str, waiter: Waiter) -> Iterator[Entry]:
+        """The entries of a folder, in the server's order."""
+        for node in self._parts.names.children(self._node(path, waiter), waiter):
+            yield Entry(node.name, node.kind, inode(node))
+
+    def readlink(self, path: str, waiter: Waiter) -> str:
+        """Where a link leads, relative to its folder."""
+        return self._parts.names.link_target(self._node(path, waiter), waiter)
+
+    def access(self, path: str, mode: int, waiter: Waiter) -> None:
+        """Whether the entry exists; the kernel compares the mode bits itself."""
+        del mode
+        self._node(path, waiter)
+
+    def mkdir(self, path: str, waiter: Waiter) -> None:
+        """Make a resource (below ``resources``) or a local folder (below ``files``)."""
+        parent, name = self._parent(path, waiter)
+        self._folders.make(parent, name, waiter)
+
+    def rmdir(self, path: str, waiter: Waiter) -> None:
+        """Remove an empty folder below ``files``, or an empty resource that this mount made."""
+        self._folders.remove(self._node(path, waiter), waiter)
+
+    def unlink(self, path: str, waiter: Waiter) -> None:
+        """Remove a file: on the server when it is there, exactly that one."""
+        node = self._node(path, waiter)
+        if node.kind is Kind.FOLDER:
+            raise IsAFolder(f"{path} is a folder")
+        if not node.in_files:
+            raise Protected(f"{path} is a link to the one place of its session")
+        parts = self._parts
+        file = parts.files.find(node.item, node.inner)
+        if node.file is not None:
+            version = parts.version(node.item, node.file, waiter)
+            parts.rights.require_remove(node, version, waiter)
+            parts.delete(node.item, node.inner, path, waiter)
+        elif file is not None:
+            if file.removes:
+                parts.delete(node.item, file.removes, path, waiter)
+                parts.overlay.unhide(node.item, file.removes)
+            file.give_up()
+            parts.overlay.remove_file(node.item, node.inner)
+        if file is not None and not parts.files.is_open(file):
+            parts.files.drop(file)
+
+    def rename(self, old: str, new: str, waiter: Waiter) -> None:
+        """Rename a file within its resource."""
+        source = self._node(old, waiter)
+        folder, name = self._parent(new, waiter)
+        try:
+            target: Node | None = self._parts.names.child(folder, name, waiter)
+        except NotFound:
+            target = None
+        renaming.rename(self._parts, source, folder, name, target, waiter)
+
+    def symlink(self, path: str, target: str, waiter: Waiter) -> None:
+        """XNAT stores none."""
+        del target, waiter
+        raise NotSupported(f"{path}: XNAT stores no symbolic links")
+
+    def link(self, path: str, target: str, waiter: Waiter) -> None:
+        """XNAT stores none."""
+        del target, waiter
+        raise NotSupported(f"{path}: XNAT stores no hard links")
+
+    def mknod(self, path: str, mode: int, waiter: Waiter) -> None:
+        """XNAT stores none."""
+        del mode, waiter
+        raise NotSupported(f"{path}: XNAT stores no device nodes, pipes or sockets")
+
+    # -- what XNAT does not store
+
+    def chmod(self, path: str, mode: int, waiter: Waiter) -> None:
+        """Remembered for the mount's life, on own files and writable folders."""
+        self._mark(path, Mark(mode=mode & 0o7777), waiter)
+
+    def chown(self, path: str, uid: int, gid: int, waiter: Waiter) -> None:
+        """Remembered for the mount's life; -1 leaves a value as it is."""
+        mark = Mark(uid=uid if uid >= 0 else None, gid=gid if gid >= 0 else None)
+        self._mark(path, mark, waiter)
+
+    def utimens(self, path: str, atime: float, mtime: float, waiter: Waiter) -> None:
+        """Remembered for the mount's life. Seconds since the epoch."""
+        del atime
+        self._mark(path, Mark(mtime=mtime), waiter)
+
+    def getxattr(self, path: str, name: str, waiter: Waiter) -> bytes:
+        """One extended attribute.
+
+        Raises: NotSupported: there is none of this name.
+        """
+        values = self._extended(path, waiter) if name.startswith(PREFIX) else {}
+        value = values.get(name.removeprefix(PREFIX))
+        if value is None:
+            raise NotSupported(f"{path} has no attribute {name}")
+        return value.encode("utf-8", "surrogatepass")
+
+    def listxattr(self, path: str, waiter: Waiter) -> list[str]:
+        """The names of the extended attributes."""
+        return [PREFIX + name for name in self._extended(path, waiter)]
+
+    def setxattr(self, path: str, name: str, value: bytes, waiter: Waiter) -> None:
+        """XNAT stores none."""
+        del value, waiter
+        raise NotSupported(f"{path}: the attribute {name} cannot be stored")
+
+    def removexattr(self, path: str, name: str, waiter: Waiter) -> None:
+        """XNAT stores none."""
+        del waiter
+        raise NotSupported(f"{path}: the attribute {name} cannot be removed")
+
+    # -- files; flags are os.O_* bits
+
+    def open(self, path: str, flags: int, caller: Caller, waiter: Waiter) -> Opened:
+        """Open a file that is there; pins the version that the kernel was told of."""
+        node = self._node(path, waiter)
+        if node.kind is not Kind.FILE:
+            raise IsAFolder(f"{path} is not a file")
+        return self._open(node, flags, caller, waiter)
+
+    def create(self, path: str, flags: int, mode: int, caller: Caller, waiter: Waiter) -> Opened:
+        """Make a file and open it; it reaches the server when it is closed."""
+        parent, name = self._parent(path, waiter)
+        try:
+            node = self._parts.names.child(parent, name, waiter)
+        except NotFound:
+            pass
+        else:
+            if flags & os.O_EXCL:
+                raise AlreadyExists(f"{path} exists")
+            return self.open(path, flags, caller, waiter)
+        if not parent.in_files:
+            raise Protected(f"{path}: files live below the files/ folder of a resource")
+        self._parts.rights.require_create(parent, waiter)
+        inner = join(parent.inner, decode_name(name))
+        mkstemp = bool(flags & os.O_EXCL) and mode & 0o777 == 0o600
+        name_class = classify(name, made_by_mkstemp=mkstemp)
+        if name_class is NameClass.REAL:
+            check_new_file(inner)
+        new = OpenFile(
+            self._parts,
+            parent.item,
+            inner,
+            path,
+            None,
+            local_only=name_class is not NameClass.REAL,
+        )
+        file = self._parts.files.add(new)
+        self._parts.overlay.add_file(parent.item, inner)
+        node = Node(Kind.FILE, path, parent.chain, "files", inner)
+        self._parts.appearance.mark(node, Mark(mode=mode & 0o7777, mtime=time.time()))
+        return self._parts.files.open_handle(file, path, flags, caller)
+
+    def read(self, handle: int, size: int, offset: int, waiter: Waiter) -> bytes:
+        """Exactly ``size`` bytes, fewer only at the end of the file; else an error."""
+        file, _ = self._parts.files.by_handle(handle)
+        try:
+            return file.read(offset, size, waiter)
+        except Interrupted:
+            raise
+        except XnatfsError as error:
+            if isinstance(error, Stale):
+                self._parts.files.forget_told(file.label)
+                self._parts.listings.forget(file.resource)
+            self._parts.read_failed(file.label, error)
+            raise
+
+    def write(self, handle: int, data: bytes, offset: int, waiter: Waiter) -> int:
+        """Write all of ``data`` into the spool; returns its length."""
+        file, _ = self._parts.files.by_handle(handle)
+        file.write(offset, data, waiter)
+        self._changed(file)
+        return len(data)
+
+    def truncate(self, path: str, length: int, handle: int | None, waiter: Waiter) -> None:
+        """Cut or lengthen a file; without a handle the server has it when this returns."""
+        if handle is not None:
+            file, _ = self._parts.files.by_handle(handle)
+            file.truncate(length, waiter)
+            self._changed(file)
+            return
+        opened = self.open(path, os.O_WRONLY, Caller(), waiter)
+        try:
+            self.truncate(path, length, opened.handle, waiter)
+            self.flush(opened.handle, Caller(), waiter)
+        finally:
+            self.release(opened.handle, waiter)
+
+    def flush(self, handle: int, caller: Caller, waiter: Waiter) -> None:
+        """A descriptor is being closed; what keeps the data from the server is raised here."""
+        file, descriptor = self._parts.files.by_handle(handle)
+        file.flush(descriptor, caller.pid, waiter)
+
+    def fsync(self, handle: int, waiter: Waiter) -> None:
+        """The data survives a power loss, in the spool."""
+        file, _ = self._parts.files.by_handle(handle)
+        file.fsync(waiter)
+
+    def release(self, handle: int, waiter: Waiter) -> None:
+        """A descriptor is gone."""
+        file, _ = self._parts.files.by_handle(handle)
+        self._parts.files.release(handle, waiter)
+        if self._parts.files.find(file.resource, file.path) is None:
+            self._parts.overlay.remove_file(file.resource, file.path)
+
+    def statfs(self) -> Space:
+        """The disk of the spool; asks no server."""
+        room = self._parts.spool.free()
+        return Space(
+            room.block_size,
+            room.blocks,
+            room.blocks_free,
+            room.blocks_available,
+            room.files,
+            room.files_free,
+        )
+
+    # -- for the people around the mount
+
+    def describe(self, path: str, waiter: Waiter) -> dict[str, str]:
+        """What ``ls -l`` tells of an entry: ``level`` and the extended attributes."""
+        node = self._node(path, waiter)
+        level = "file" if node.kind is Kind.FILE else node.collection or node.item.level.name
+        return {"level": level, **extended(node, self._verified(node))}
+
     def status(self) -> dict[str, Any]:
         """What ``xnatfs status --json`` shows of this mount (JSON-able)."""
-        raise NotImplementedError
+        return status(self._parts, self._mount)
 
-    def read_failures(self) -> list[ReadFailure]: ...
+    def read_failures(self) -> list[ReadFailure]:
+        """The files that could not be read."""
+        return self._parts.read_failures()
+
     def pending(self) -> list[dict[str, Any]]:
-        """Uploads that have not reached the server (rows as ``xnatfs uploads list`` shows)."""
-        raise NotImplementedError
+        """What has not reached the server, a row for each upload."""
+        return pending(self._parts)
 
     def drain(self, waiter: Waiter) -> None:
         """Send what is still to be sent; returns when nothing is left or the waiter ends."""
+        for file in self._parts.files.all():
+            if file.unsent and not file.local_only:
+                file.finish(waiter)
+        self._parts.run(self._parts.uploader.settle, "the last verification", waiter)
 
     def refresh(self, path: str) -> None:
-        """Forget what is known below ``path``."""
+        """Forget what is known of the names; the next look asks the server."""
+        del path
+        self._parts.listings.forget(None)
 
     def close(self) -> None:
         """Release the spool, log out of a session of our own. Never raises."""
+        for file in self._parts.files.all():
+            file.seal_for_later()
+        self._parts.spool.release()
+        self._parts.store.close()
+        self._session.close()
+
+    # -- inside
+
+    def _node(self, path: str, waiter: Waiter) -> Node:
+        name = path.rpartition("/")[2]
+        if classify(name) in _NEVER_ASKED and not self._is_local(path, waiter):
+            raise NotFound(f"no {name}: this name never leaves the machine")
+        return self._parts.names.lookup(self._root.rstrip("/") + path, waiter)
+
+    def _is_local(self, path: str, waiter: Waiter) -> bool:
+        """Whether a file of a name that is never asked for was made here."""
+        folder, _, name = path.rpartition("/")
+        node = self._parts.names.lookup(self._root.rstrip("/") + folder, waiter)
+        inner = join(node.inner, decode_name(name))
+        return node.in_files and self._parts.overlay.has_file(node.item, inner)
+
+    def _parent(self, path: str, waiter: Waiter) -> tuple[Node, str]:
+        folder, _, name = path.rpartition("/")
+        return self._node(folder or "/", waiter), name
+
+    def _look(self, node: Node, waiter: Waiter) -> Attributes:
+        if node.kind is Kind.LINK:
+            target = self._parts.names.link_target(node, waiter)
+            return self._attributes(node, len(target.encode()), waiter)
+        if node.kind is Kind.FOLDER:
+            return self._attributes(node, 0, waiter)
+        file = self._parts.files.find(node.item, node.inner)
+        if file is not None:
+            return self._attributes(node, file.size, waiter)
+        if node.file is None:
+            raise NotFound(f"{node.path} is gone")
+        row = self._parts.sized(node.item, node.file, waiter)
+        self._parts.files.told(node.path, row)
+        return self._attributes(node, row.size or 0, waiter)
+
+    def _attributes(self, node: Node, size: int, waiter: Waiter) -> Attributes:
+        writable = self._parts.rights.seems("edit", node, waiter)
+        return self._parts.appearance.attributes(node, size=size, writable=writable)
+
+    def _open(self, node: Node, flags: int, caller: Caller, waiter: Waiter) -> Opened:
+        parts = self._parts
+        file = parts.files.find(node.item, node.inner)
+        if file is None:
+            if node.file is None:
+                raise NotFound(f"{node.path} is gone")
+            row = parts.files.row_to_pin(node.path, node.file)
+            version = parts.version(node.item, row, waiter)
+            file = OpenFile(parts, node.item, node.inner, node.path, version)
+            file = parts.files.add(file)
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            if file.base is not None:
+                parts.rights.require_change(node, file.base, waiter)
+            else:
+                parts.rights.require_create(node, waiter)
+            if flags & os.O_TRUNC:
+                file.begin_empty(waiter)
+                self._changed(file)
+        return parts.files.open_handle(file, node.path, flags, caller)
+
+    def _changed(self, file: OpenFile) -> None:
+        self._parts.files.changed(file)
+        self._parts.appearance.touched(file.resource, file.path, time.time())
+
+    def _mark(self, path: str, mark: Mark, waiter: Waiter) -> None:
+        node = self._node(path, waiter)
+        own = node.kind is Kind.FILE and (node.file is None or self._own(node, waiter))
+        if not own and (node.kind is Kind.FILE or not self._writable(node, waiter)):
+            raise Protected(f"{path}: XNAT stores no modes, owners and times")
+        self._parts.appearance.mark(node, mark)
+
+    def _own(self, node: Node, waiter: Waiter) -> bool:
+        assert node.file is not None
+        file = self._parts.files.find(node.item, node.inner)
+        if file is not None and not isinstance(file.state, Reading):
+            return True
+        version = self._parts.version(node.item, node.file, waiter)
+        return self._parts.rights.is_own(version) or self._settings.policy.allow_overwrite
+
+    def _writable(self, node: Node, waiter: Waiter) -> bool:
+        return self._parts.rights.seems("edit", node, waiter)
+
+    def _extended(self, path: str, waiter: Waiter) -> dict[str, str]:
+        node = self._node(path, waiter)
+        return extended(node, self._verified(node))
+
+    def _verified(self, node: Node) -> str:
+        if node.kind is not Kind.FILE:
+            return ""
+        file = self._parts.files.find(node.item, node.inner)
+        state = file.state if file is not None else None
+        if isinstance(state, Reading):
+            return str(getattr(state.source, "verified", "md5"))
+        return ""

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
+from xnatfs.model.entities import Kind
 
-class Kind(Enum):
-    """What an entry is."""
-
-    FOLDER = "folder"
-    FILE = "file"
-    LINK = "link"
+__all__ = ["Attributes", "Caller", "Entry", "Kind", "Opened", "ReadFailure", "Space"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""The adapter between the kernel and the file system: the only package that knows FUSE and errno."""
+"""The adapter to the kernel: the only package that knows FUSE and errno."""

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 from xnatfs.model.levels import Level
+
+
+class Kind(Enum):
+    """What a name in the archive stands for."""
+
+    FOLDER = "folder"
+    FILE = "file"
+    LINK = "link"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +33,8 @@ class Item:
     address: str
     # The row of the listing: column → text, every cell a string (R§2.1).
     cells: Mapping[str, str] = field(compare=False, repr=False)
+    # Shown, but never written to: what an assessor or reconstruction was made from.
+    read_only: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +52,13 @@ class RemoteFile:
     format: str = ""
     content: str = ""
     tags: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file that exists on this machine only so far; ``path`` as with ``RemoteFile``."""
+
+    path: str
 
 
 @dataclass(frozen=True, slots=True)

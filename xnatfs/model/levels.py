@@ -33,10 +33,16 @@ class Level:
     parent_column: str = ""
     # The collections in an object's folder, in the order shown.
     holds: tuple[str, ...] = ()
+    # Those of them that show links to the objects' one place elsewhere.
+    links: tuple[str, ...] = ()
+    # Columns of the long form of the name ("4-Ax_3D_T1"), which always resolves too.
+    long_name: tuple[str, ...] = ()
     # ``category`` in the listing of resources by which this level's resources are told (R§2.6).
     category: str = ""
     # The object that is asked for the resources of an object of this level (R§1.3).
     resources_at: str = ""
+    # Whether objects have ``in`` resources too: what they were made from (R§1.2).
+    inputs: bool = False
     # Extended attributes: name below ``user.xnat.`` and the column it shows.
     attributes: dict[str, str] = field(default_factory=dict)
     # Column with the time of creation, shown as mtime; empty: the parent's (design: attributes).
@@ -52,6 +58,7 @@ PROJECT = Level(
     key="ID",
     label="ID",
     holds=("subjects", "experiments", "resources"),
+    links=("experiments",),
     resources_at="project",
     attributes={
         "title": "name",
@@ -115,6 +122,7 @@ SCAN = Level(
     key="ID",
     label="ID",
     columns=("ID", "type", "quality", "xsiType", "note", "series_description"),
+    long_name=("ID", "type"),
     holds=("resources",),
     category="scans",
     resources_at="experiment",
@@ -138,6 +146,7 @@ ASSESSOR = Level(
     holds=("resources",),
     category="assessors",
     resources_at="experiment",
+    inputs=True,
     attributes={"xsi_type": "xsiType", "date": "date"},
 )
 RECONSTRUCTION = Level(
@@ -151,6 +160,7 @@ RECONSTRUCTION = Level(
     holds=("resources",),
     category="reconstructions",
     resources_at="experiment",
+    inputs=True,
     attributes={"type": "type", "base_scan_type": "baseScanType"},
 )
 RESOURCE = Level(
@@ -169,6 +179,19 @@ RESOURCE = Level(
         "file_count": "file_count",
         "file_size": "file_size",
     },
+)
+
+# The archive itself: the one object without a listing.
+ARCHIVE = Level(
+    name="archive",
+    collection="",
+    address="",
+    listed_at="",
+    listing="",
+    key="",
+    label="",
+    holds=("projects", "experiments"),
+    links=("experiments",),
 )
 
 LEVELS: tuple[Level, ...] = (

@@ -31,9 +31,7 @@ def encode_name(label: str) -> str:
     if label in (".", ".."):
         return label.replace(".", "%2E")
     name = _UNSAFE.sub(
-        lambda found: "".join(
-            f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass")
-        ),
+        lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass")),
         label,
     )
     raw = name.encode()
@@ -81,12 +79,31 @@ def unique_names(entries: Iterable[tuple[str, str, T]]) -> dict[str, T]:
     return names
 
 
+def join(folder: str, name: str) -> str:
+    """Path of ``name`` in ``folder``, both below ``files``, as the server has them."""
+    return f"{folder}/{name}" if folder else name
+
+
+def parent_of(path: str) -> str:
+    """The folder that holds ``path``; "" for the root of the resource."""
+    return path.rpartition("/")[0]
+
+
 @dataclass(slots=True)
 class FolderTree:
     """One folder below ``files``: its sub-folders and files by file name."""
 
+    # Path of this folder below ``files`` as the server has it; "" for the root.
+    path: str = ""
     folders: dict[str, FolderTree] = field(default_factory=dict)
     files: dict[str, RemoteFile] = field(default_factory=dict)
+
+    def folder(self, part: str) -> FolderTree:
+        """The sub-folder that the server calls ``part``; made when it is not there yet."""
+        name = encode_name(part)
+        if name not in self.folders:
+            self.folders[name] = FolderTree(join(self.path, part))
+        return self.folders[name]
 
     def at(self, parts: Iterable[str]) -> FolderTree | None:
         """The folder that the parts lead to, or None."""
@@ -109,7 +126,7 @@ def folder_tree(rows: Iterable[RemoteFile]) -> FolderTree:
             parts = [row.path]
         folder = root
         for part in parts[:-1]:
-            folder = folder.folders.setdefault(encode_name(part), FolderTree())
+            folder = folder.folder(part)
         name = encode_name(parts[-1])
         while name in folder.files:
             name = encode_name(f"{name}~")
@@ -120,9 +137,10 @@ def folder_tree(rows: Iterable[RemoteFile]) -> FolderTree:
 
 def _part_files_from_folders(folder: FolderTree) -> None:
     for name in folder.files.keys() & folder.folders.keys():
-        folder.files = {
-            encode_name(f"{old}~file") if old == name else old: row
-            for old, row in folder.files.items()
-        }
+        row = folder.files.pop(name)
+        other = encode_name(f"{name}~file")
+        while other in folder.files or other in folder.folders:
+            other = encode_name(f"{other}~")
+        folder.files[other] = row
     for child in folder.folders.values():
         _part_files_from_folders(child)

@@ -1,0 +1,184 @@
+"""The table of open files: which file a handle means, which version an open pins."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cachetools import LRUCache
+
+from xnatfs.errors import DiskFault
+from xnatfs.fs.openfile import Handle, OpenFile, Reading, Ways
+from xnatfs.fs.values import Caller, Opened
+from xnatfs.model.entities import Item, RemoteFile
+from xnatfs.model.versions import Version
+from xnatfs.waiting import Waiter
+
+# Files whose last told attributes, or whose kept pages, are remembered.
+REMEMBERED = 200_000
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    row: RemoteFile
+    at: float
+
+
+class Files:
+    """The open files of one mount, by identity (resource and path) and by handle.
+
+    Args:
+        ways: what open files need of the mount.
+        told_s: how long the kernel believes attributes that it was told (seconds).
+
+    Threading: ``_mu`` guards all tables; nothing is waited for under it.
+    """
+
+    def __init__(self, ways: Ways, told_s: float) -> None:
+        self._ways = ways
+        self._told_s = told_s
+        self._mu = threading.Lock()
+        self._by_key: dict[Key, OpenFile] = {}
+        self._handles: dict[int, tuple[OpenFile, Handle]] = {}
+        self._numbers = itertools.count(1)
+        self._told: LRUCache[str, _Told] = LRUCache(REMEMBERED)
+        # Path → the version whose pages the kernel may hold. By path, not by identity: the
+        # kernel keeps pages for each of the places where a shared session is shown.
+        self._pages: LRUCache[str, str] = LRUCache(REMEMBERED)
+
+    # -- what the kernel was told
+
+    def told(self, path: str, row: RemoteFile) -> None:
+        """The kernel is being told the size of this row for ``path``."""
+        with self._mu:
+            self._told[path] = _Told(row, time.monotonic())
+
+    def row_to_pin(self, path: str, row: RemoteFile) -> RemoteFile:
+        """The row whose size the kernel still believes, else the newest one.
+
+        Never new bytes under an old size: when the server has another version meanwhile, the
+        reads of the pinned one say so (Stale).
+        """
+        with self._mu:
+            told = self._told.get(path)
+        if told is not None and time.monotonic() - told.at < self._told_s:
+            return told.row
+        return row
+
+    def forget_told(self, path: str) -> None:
+        """What the kernel was told of ``path`` turned out stale."""
+        with self._mu:
+            self._told.pop(path, None)
+
+    # -- files
+
+    def find(self, resource: Item, path: str) -> OpenFile | None:
+        """The open (or local) file of this identity, if any."""
+        with self._mu:
+            return self._by_key.get((resource.address, path))
+
+    def add(self, file: OpenFile) -> OpenFile:
+        """Put a file into the table; the one that is there already wins."""
+        with self._mu:
+            winner = self._by_key.setdefault((file.resource.address, file.path), file)
+        if winner is not file:
+            file.close()
+        return winner
+
+    def move(self, file: OpenFile, path: str, label: str) -> None:
+        """The file is called ``path`` from now on."""
+        with self._mu:
+            self._by_key.pop((file.resource.address, file.path), None)
+            self._pages.pop(file.label, None)
+            self._pages.pop(label, None)
+            self._told.pop(file.label, None)
+            self._told.pop(label, None)
+            file.path, file.label = path, label
+            self._by_key[(file.resource.address, path)] = file
+
+    def drop(self, file: OpenFile) -> None:
+        """Take a file that nobody has open out of the table."""
+        with self._mu:
+            key = (file.resource.address, file.path)
+            if self._by_key.get(key) is file:
+                del self._by_key[key]
+        file.close()
+
+    def all(self) -> list[OpenFile]:
+        """Every file of the table."""
+        with self._mu:
+            return list(self._by_key.values())
+
+    # -- handles
+
+    def open_handle(self, file: OpenFile, path: str, flags: int, caller: Caller) -> Opened:
+        """A new descriptor of ``file``, opened as ``path``."""
+        with self._mu:
+            # The file may have left the table between look-up and here.
+            self._by_key.setdefault((file.resource.address, file.path), file)
+            number = next(self._numbers)
+            self._handles[number] = (file, Handle(flags & ~os.O_CREAT, caller.pid))
+            state = file.state
+            keep = False
+            if isinstance(state, Reading):
+                keep = self._pages.get(path) == state.version.key
+                self._pages[path] = state.version.key
+            else:
+                self._pages.pop(path, None)
+            return Opened(number, keep)
+
+    def by_handle(self, handle: int) -> tuple[OpenFile, Handle]:
+        """The file and the descriptor behind a handle.
+
+        Raises: DiskFault: the kernel uses a handle that was released (never seen).
+        """
+        with self._mu:
+            found = self._handles.get(handle)
+        if found is None:
+            raise DiskFault(f"handle {handle} is not open")
+        return found
+
+    def changed(self, file: OpenFile) -> None:
+        """The content changed: neither pages nor told attributes count any more."""
+        with self._mu:
+            self._pages.pop(file.label, None)
+            self._told.pop(file.label, None)
+
+    def release(self, handle: int, waiter: Waiter) -> None:
+        """A descriptor is gone; with the last one the file ends, unless it lives here only."""
+        file, _ = self.by_handle(handle)
+        with self._mu:
+            last = not any(
+                other is file for number, (other, _) in self._handles.items() if number != handle
+            )
+        if last:
+            # Still in the table while it is being sent: look-ups find it.
+            file.finish(waiter)
+        with self._mu:
+            del self._handles[handle]
+            open_ = any(other is file for other, _ in self._handles.values())
+            stays = open_ or (file.local_only and not file.removed)
+            key = (file.resource.address, file.path)
+            if not stays and self._by_key.get(key) is file:
+                del self._by_key[key]
+        if not stays:
+            file.close()
+
+    def is_open(self, file: OpenFile) -> bool:
+        """Whether a descriptor of the file exists."""
+        with self._mu:
+            return any(other is file for other, _ in self._handles.values())
+
+    def __iter__(self) -> Iterator[OpenFile]:
+        return iter(self.all())
+
+
+def pin(row: RemoteFile, size: int, modified: str) -> Version:
+    """The version that an open of ``row`` pins."""
+    return Version(row.resource_id, row.path, size, row.digest, "" if row.digest else modified)

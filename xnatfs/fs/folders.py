@@ -1,0 +1,102 @@
+"""Folders: a resource is made on the server; below ``files`` a folder lives here until it holds a
+file there (XNAT knows no empty ones, R§5.1).
+"""
+
+from __future__ import annotations
+
+import time
+
+from xnatfs.errors import AlreadyExists, FolderNotEmpty, NotFound, Protected
+from xnatfs.fs.parts import Parts
+from xnatfs.fs.values import Kind
+from xnatfs.model.levels import RESOURCE
+from xnatfs.model.paths import decode_name, join
+from xnatfs.rest.addresses import check_new_file, check_new_label
+from xnatfs.tree.namespace import Node
+from xnatfs.waiting import Waiter
+
+
+class Folders:
+    """Makes and removes the folders of one mount.
+
+    Threading: ``_made`` is only added to and taken from, each of which is atomic.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        # Addresses of the resources that this mount made: only those may be removed again.
+        self._made: set[str] = set()
+
+    def make(self, parent: Node, name: str, waiter: Waiter) -> None:
+        """Make the folder ``name`` in ``parent``.
+
+        Raises: AlreadyExists, NotPermitted, ReadOnly, BadName, Protected (not here).
+        """
+        try:
+            self._parts.names.child(parent, name, waiter)
+        except NotFound:
+            pass
+        else:
+            raise AlreadyExists(f"{parent.path}/{name} exists")
+        if parent.collection == RESOURCE.collection:
+            self._make_resource(parent, name, waiter)
+        elif parent.in_files:
+            self._parts.rights.require_create(parent, waiter)
+            folder = join(parent.inner, decode_name(name))
+            check_new_file(folder)
+            self._parts.overlay.add_folder(parent.item, folder)
+        else:
+            raise Protected(
+                f"{parent.path}/{name}: make folders below files/, or resources below resources/"
+            )
+
+    def remove(self, node: Node, waiter: Waiter) -> None:
+        """Remove an empty folder.
+
+        Raises: FolderNotEmpty, NotPermitted, Protected (not one that may be removed).
+        """
+        if node.in_files and node.inner:
+            if self._holds_files(node, waiter):
+                raise FolderNotEmpty(f"{node.path} is not empty")
+            self._parts.overlay.remove_folder(node.item, node.inner)
+        elif node.item.level is RESOURCE and not node.collection:
+            self._remove_resource(node, waiter)
+        else:
+            raise Protected(f"{node.path}: only empty folders below files/ can be removed")
+
+    def _make_resource(self, parent: Node, name: str, waiter: Waiter) -> None:
+        parts = self._parts
+        parts.rights.require_writable(parent)
+        label = decode_name(name)
+        check_new_label(label)
+        owner = parent.item
+        parts.run(
+            lambda worker: parts.archive.create_resource(owner, label, worker),
+            f"the new resource {name}",
+            waiter,
+        )
+        made = parts.names.child_now(parent, name, waiter)
+        self._made.add(made.item.address)
+
+    def _remove_resource(self, node: Node, waiter: Waiter) -> None:
+        resource = node.item
+        if resource.address not in self._made:
+            raise Protected(f"{node.path}: only a resource that this mount made can be removed")
+        files = Node(Kind.FOLDER, node.path + "/files", node.chain, "files")
+        if self._holds_files(files, waiter):
+            raise FolderNotEmpty(f"{node.path} is not empty")
+        parts = self._parts
+        parts.run(
+            lambda worker: parts.archive.delete_resource(resource, worker),
+            f"the removal of {node.path}",
+            waiter,
+        )
+        self._made.discard(resource.address)
+        parts.overlay.forget_resource(resource)
+        parts.listings.forget(None)
+
+    def _holds_files(self, node: Node, waiter: Waiter) -> bool:
+        names = self._parts.names
+        if names.files_below(node, waiter, time.monotonic()):
+            return True
+        return any(True for _ in names.children(node, waiter))

@@ -1,0 +1,226 @@
+"""What one mount is made of, wired together in the process that serves it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import replace
+from hashlib import sha256
+from typing import TypeVar
+
+from xnatfs.cache.store import Store
+from xnatfs.config import Settings
+from xnatfs.download.reader import Downloads
+from xnatfs.errors import NotFound, ServerFault, Stale, XnatfsError
+from xnatfs.fs.appearance import Appearance
+from xnatfs.fs.files import Files
+from xnatfs.fs.openfile import OpenFile, Source
+from xnatfs.fs.rights import Rights
+from xnatfs.fs.values import ReadFailure
+from xnatfs.model.entities import Head, Item, RemoteFile
+from xnatfs.model.versions import Version
+from xnatfs.rest.archive import Archive
+from xnatfs.rest.session import Session
+from xnatfs.rest.transfer import Transfer
+from xnatfs.tree.listings import Listings
+from xnatfs.tree.namespace import Namespace
+from xnatfs.tree.overlay import Overlay
+from xnatfs.upload.receipts import Receipts
+from xnatfs.upload.record import Target
+from xnatfs.upload.spool import Spool
+from xnatfs.upload.upload import Upload
+from xnatfs.upload.uploader import Uploader
+from xnatfs.waiting import Waiter, Workers
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Threads beyond the connections: a worker that waits for its turn at a resource or for the disk
+# holds no connection.
+SPARE_WORKERS = 8
+
+
+def store_key(server: str, account: str) -> str:
+    """The folder of one server and account in the store: what one account may read, another
+    may not, even of the same person.
+    """
+    return sha256(f"{server}\0{account}".encode()).hexdigest()[:16]
+
+
+class Parts:
+    """The parts of one mount; ``openfile.Ways`` for its open files.
+
+    Threading: ``_mu`` guards the read failures; every part guards itself.
+    """
+
+    def __init__(self, settings: Settings, session: Session, mount: str) -> None:
+        limits = settings.limits
+        self.settings = settings
+        self.session = session
+        self.workers = Workers(settings.server.connections + SPARE_WORKERS, "xnatfs")
+        self.archive = Archive(session, settings.server.reason)
+        self.transfer = Transfer(session, settings.server.reason)
+        self.listings = Listings(self.archive, self.workers, limits)
+        self.overlay = Overlay()
+        self.names = Namespace(self.listings, self.overlay, limits, settings.view.scan_names)
+        self.store = Store(settings.store, store_key(session.url, session.user))
+        self.downloads = Downloads(self.store, self.workers, limits, settings.store.verify)
+        self.receipts = Receipts(settings.state_folder, session.url, session.user)
+        self.spool = Spool(settings.spool, session.url, session.user, mount)
+        self.uploader = Uploader(
+            self.archive, self.transfer, self.receipts, limits, self._on_listing
+        )
+        self.rights = Rights(
+            settings.policy, self.listings, self.archive, self.receipts, self.run, limits
+        )
+        self.appearance = Appearance(settings.view)
+        self.files = Files(self, limits.metadata_ttl_s / 2)
+        self.started = time.time()
+        self.sent_files = 0
+        self.sent_bytes = 0
+        self._mu = threading.Lock()
+        self._failures: dict[str, ReadFailure] = {}
+
+    # -- waiting
+
+    def patient(self) -> Waiter:
+        """The waiter of work on a worker: as long as it moves."""
+        return Waiter(idle_s=self.settings.limits.io_timeout_s)
+
+    def run(self, work: Callable[[Waiter], T], what: str, waiter: Waiter) -> T:
+        """Do ``work`` on a worker and wait for it; an interrupted wait leaves it running."""
+        return waiter.result(self.workers.submit(work, self.patient()), what)
+
+    # -- openfile.Ways
+
+    def open_source(self, resource: Item, version: Version, label: str) -> Source:
+        """A way to read a version: the store, and the server behind it."""
+
+        def fetch(
+            start: int, length: int | None, sink: Callable[[bytes], None], waiter: Waiter
+        ) -> Head:
+            return self.transfer.fetch(
+                resource,
+                version.path,
+                sink,
+                waiter,
+                start=start,
+                length=length,
+                size=version.size,
+                modified=version.modified,
+            )
+
+        return self.downloads.open(version, fetch, label)
+
+    def new_upload(
+        self, file: OpenFile, base: Version | None, old: Iterator[bytes] | None
+    ) -> Upload:
+        """An upload in the spool for a file."""
+        target = Target(
+            server=self.session.url,
+            account=self.session.user,
+            labels=file.label,
+            resource=file.resource.address,
+            resource_id=file.resource.id,
+            path=file.path,
+        )
+        return self.spool.new(target, base, old)
+
+    def send(self, file: OpenFile, upload: Upload) -> RemoteFile:
+        """Seal and send an upload; the names show it at once."""
+        upload.seal()
+        row = self.uploader.send(upload, file.resource, self.patient())
+        self.listings.own_file(file.resource, file.path, row)
+        self.overlay.remove_file(file.resource, file.path)
+        with self._mu:
+            self.sent_files += 1
+            self.sent_bytes += upload.size
+        return row
+
+    def submit(self, work: Callable[[], None]) -> Future[None]:
+        """Run on a worker."""
+        return self.workers.submit(work)
+
+    # -- versions
+
+    def sized(self, resource: Item, row: RemoteFile, waiter: Waiter) -> RemoteFile:
+        """The row with its size; a HEAD where the listing has none."""
+        if row.size is not None:
+            return row
+        head = self._head(resource, row, waiter)
+        full = replace(row, size=head.size or 0)
+        self.listings.own_file(resource, row.path, full)
+        return full
+
+    def version(self, resource: Item, row: RemoteFile, waiter: Waiter) -> Version:
+        """The version that a row of a listing means; a HEAD where there is no digest.
+
+        Raises: Stale: the server's file has another size than the listing says.
+        """
+        if row.digest and row.size is not None:
+            return Version(row.resource_id, row.path, row.size, row.digest)
+        head = self._head(resource, row, waiter)
+        size = head.size if head.size is not None else row.size or 0
+        if row.size is not None and size != row.size:
+            self.listings.forget(resource)
+            raise Stale(
+                f"{row.path}: the catalog says {row.size} bytes, the server holds {size}: "
+                "the catalog is out of date, or the file was just replaced"
+            )
+        return Version(row.resource_id, row.path, size, row.digest, head.modified)
+
+    def _head(self, resource: Item, row: RemoteFile, waiter: Waiter) -> Head:
+        return self.run(
+            lambda worker: self.archive.head(resource, row.path, worker), row.path, waiter
+        )
+
+    # -- deletes
+
+    def delete(self, resource: Item, path: str, label: str, waiter: Waiter) -> None:
+        """Remove one file from the server, exactly, and look whether only that one is gone.
+
+        Raises: NotFound, NotPermitted, BadName (it cannot be addressed exactly), ServerFault.
+        """
+        self.run(
+            lambda worker: self._delete(resource, path, label, worker),
+            f"the removal of {label}",
+            waiter,
+        )
+
+    def _delete(self, resource: Item, path: str, label: str, waiter: Waiter) -> None:
+        with self.uploader.turn(resource.id, waiter):
+            before = self.archive.files(resource, waiter)
+            if not any(row.path == path for row in before):
+                self.listings.put_files(resource, before, time.monotonic())
+                raise NotFound(f"{label} is not on the server any more")
+            self.archive.delete_file(resource, path, before, waiter)
+            asked = time.monotonic()
+            after = self.archive.files(resource, waiter)
+        self.listings.put_files(resource, after, asked)
+        left = {row.path for row in after}
+        self.receipts.remove(resource.id, path)
+        lost = sorted(row.path for row in before if row.path not in left and row.path != path)
+        if lost:
+            raise ServerFault(f"removing {label} also removed {', '.join(lost)}")
+        if path in left:
+            raise ServerFault(f"the server did not remove {label} although it said so")
+
+    # -- the books
+
+    def read_failed(self, path: str, error: XnatfsError) -> None:
+        """A read failed in the end: counted and named."""
+        log.error("cannot read %s: %s", path, error)
+        with self._mu:
+            self._failures[path] = ReadFailure(path, str(error), time.time())
+
+    def read_failures(self) -> list[ReadFailure]:
+        """The files that could not be read, in the order of the first failures."""
+        with self._mu:
+            return list(self._failures.values())
+
+    def _on_listing(self, resource: Item, rows: list[RemoteFile], asked: float) -> None:
+        self.listings.put_files(resource, rows, asked)

@@ -1,0 +1,135 @@
+"""May this user do this to this entry? One place, asked before anything is sent.
+
+Three answers come together: what the server permits (a hint from its lists of projects, the
+truth from a probe before the first write), what the mount's policy allows, and what this user
+made through xnatfs (receipts).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from cachetools import TTLCache
+
+from xnatfs.config import Limits, Policy
+from xnatfs.errors import NotPermitted, Protected, ReadOnly
+from xnatfs.model.entities import Item
+from xnatfs.model.versions import Version
+from xnatfs.rest.archive import Archive
+from xnatfs.tree.listings import Listings
+from xnatfs.tree.namespace import Node
+from xnatfs.upload.receipts import Receipts
+from xnatfs.waiting import Waiter
+
+
+class Run(Protocol):
+    """Does a request on a worker and waits for it (``Parts.run``)."""
+
+    def __call__(self, work: Callable[[Waiter], bool], what: str, waiter: Waiter) -> bool:
+        """Do ``work`` with a waiter of its own; ``what`` names it in errors."""
+
+
+class Rights:
+    """The rights of one user in one mount.
+
+    Threading: ``_mu`` guards the memory of probes; no request is made under it. ``_sets`` is
+    replaced entry by entry and may be made twice.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        listings: Listings,
+        archive: Archive,
+        receipts: Receipts,
+        run: Run,
+        limits: Limits,
+    ) -> None:
+        self._policy = policy
+        self._listings = listings
+        self._archive = archive
+        self._receipts = receipts
+        self._run = run
+        self._sets: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {}
+        self._mu = threading.Lock()
+        self._editable: TTLCache[str, bool] = TTLCache(4096, max(limits.metadata_ttl_s, 0.001))
+
+    def seems(self, right: str, node: Node, waiter: Waiter) -> bool:
+        """The hint: whether the user has ``right`` ("edit", "delete") in the node's project."""
+        if not node.chain or self._policy.read_only or node.item.read_only:
+            return False
+        rows = self._listings.rights(right, waiter).rows
+        known = self._sets.get(right)
+        if known is None or known[0] is not rows:
+            known = self._sets[right] = (rows, frozenset(rows))
+        return node.chain[0].id in known[1]
+
+    def require_create(self, node: Node, waiter: Waiter) -> None:
+        """A new file or folder below ``node`` (a folder inside ``files``), or raise.
+
+        Raises: ReadOnly, NotPermitted.
+        """
+        self.require_writable(node)
+        resource = node.resource
+        if resource is not None and not self._may_edit(resource, waiter):
+            self._deny("edit", node)
+
+    def require_change(self, node: Node, version: Version, waiter: Waiter) -> None:
+        """Change the content of a file that the server has, or raise.
+
+        Raises: ReadOnly, NotPermitted, Protected.
+        """
+        self.require_create(node, waiter)
+        if not (self._policy.allow_overwrite or self.is_own(version)):
+            raise Protected(
+                f"{node.path} was not made by you through xnatfs: "
+                "changing it needs --allow-overwrite"
+            )
+
+    def require_remove(self, node: Node, version: Version, waiter: Waiter) -> None:
+        """Remove a file that the server has, or raise.
+
+        Raises: ReadOnly, NotPermitted, Protected.
+        """
+        self.require_writable(node)
+        if not self.seems("delete", node, waiter):
+            self._deny("delete", node)
+        if not (self._policy.allow_delete or self.is_own(version)):
+            raise Protected(
+                f"{node.path} was not made by you through xnatfs: removing it needs --allow-delete"
+            )
+
+    def is_own(self, version: Version) -> bool:
+        """Whether the server still holds exactly what this user put there."""
+        return self._receipts.holds(
+            version.resource_id, version.path, version.digest, version.size, version.modified
+        )
+
+    def require_writable(self, node: Node) -> None:
+        """Nothing on our side forbids a change there; the server has its own say.
+
+        Raises: ReadOnly.
+        """
+        if self._policy.read_only:
+            raise ReadOnly(f"{node.path}: the mount is read-only")
+        if node.item.read_only:
+            raise ReadOnly(f"{node.path}: what an assessor was made from is read-only")
+
+    def _may_edit(self, resource: Item, waiter: Waiter) -> bool:
+        with self._mu:
+            known = self._editable.get(resource.address)
+        if known is None:
+            known = self._run(
+                lambda worker: self._archive.may_edit(resource, worker),
+                f"the rights in {resource.label or resource.id}",
+                waiter,
+            )
+            with self._mu:
+                self._editable[resource.address] = known
+        return known
+
+    def _deny(self, right: str, node: Node) -> None:
+        project = node.chain[0].id if node.chain else "the archive"
+        raise NotPermitted(f"{node.path}: the server does not let you {right} in project {project}")

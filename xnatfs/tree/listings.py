@@ -1,0 +1,282 @@
+"""The server's listings, cached: asked once, shared by all who wait, corrected by our own changes.
+
+``namespace`` builds names from them. Nothing here knows file names or FUSE.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
+
+from cachetools import TTLCache
+
+from xnatfs.config import Limits
+from xnatfs.model.entities import Item, RemoteFile
+from xnatfs.model.levels import Level
+from xnatfs.rest.archive import Archive
+from xnatfs.waiting import Waiter, Workers
+
+Row = TypeVar("Row")
+
+# Rows that all cached listings may hold together; a row costs about 0.6 KB.
+MOST_ROWS = 400_000
+
+# A session with at most this many files is listed whole in one request (R§1.3). The server reads
+# every catalog of the session for it, so beyond that each resource is asked on its own.
+WHOLE_SESSION_FILES = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[Row]):
+    """One listing as it was received."""
+
+    rows: tuple[Row, ...]
+    # time.monotonic() just before it was asked for.
+    asked: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """A change of our own to a listing of files: the row, or None for a removed one."""
+
+    at: float
+    row: RemoteFile | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """A request on its way, and when it was made."""
+
+    future: Future[Listing[object]]
+    since: float
+
+
+class Listings:
+    """Cached listings of one archive.
+
+    Threading: ``_mu`` guards ``_cache``, ``_asking`` and ``_own``; no request is made under it.
+    """
+
+    def __init__(self, archive: Archive, workers: Workers, limits: Limits) -> None:
+        self._archive = archive
+        self._workers = workers
+        self._limits = limits
+        self._mu = threading.Lock()
+        self._cache: TTLCache[Hashable, Listing[object]] = TTLCache(
+            MOST_ROWS,
+            max(limits.metadata_ttl_s / 2, 0.001),
+            timer=time.monotonic,
+            getsizeof=lambda listing: min(len(listing.rows) + 1, MOST_ROWS),
+        )
+        self._asking: dict[Hashable, _Asking] = {}
+        self._own: dict[str, dict[str, _Own]] = {}
+
+    # -- what can be asked
+
+    def items(
+        self, level: Level, at: Item | None, waiter: Waiter, not_before: float = 0.0
+    ) -> Listing[Item]:
+        """All objects of ``level`` in the listing of ``at`` (the row's ``listed_at`` object).
+
+        Args:
+            level: the row of the levels table.
+            at: the object asked; None for the archive.
+            waiter: the limits of the caller's wait.
+            not_before: time.monotonic() at which the listing may have been asked at the earliest.
+        """
+        return self._get(
+            (level.name, at.address if at else ""),
+            lambda worker: self._archive.items(level, at, worker),
+            waiter,
+            not_before,
+            f"the {level.collection} of {at.label or at.id if at else 'the archive'}",
+        )
+
+    def experiments(self, waiter: Waiter, not_before: float = 0.0) -> Listing[Item]:
+        """Every session that the user may see, in all projects."""
+        return self._get(
+            "experiments", self._archive.experiments, waiter, not_before, "all experiments"
+        )
+
+    def resources(self, at: Item, waiter: Waiter, not_before: float = 0.0) -> Listing[Item]:
+        """The resources of ``at``; of a session with all that lies below it."""
+        return self._get(
+            ("resources", at.address),
+            lambda worker: self._archive.resources(at, worker),
+            waiter,
+            not_before,
+            f"the resources of {at.label or at.id}",
+        )
+
+    def inputs(
+        self, session: Item, level: Level, ids: Sequence[str], waiter: Waiter
+    ) -> Listing[Item]:
+        """The ``in`` resources of a session's assessors or reconstructions."""
+        return self._get(
+            ("inputs", session.address, level.name),
+            lambda worker: self._archive.input_resources(session, level, ids, worker),
+            waiter,
+            0.0,
+            f"the inputs of the {level.collection} of {session.label or session.id}",
+        )
+
+    def files(
+        self,
+        resource: Item,
+        session: Item | None,
+        waiter: Waiter,
+        not_before: float = 0.0,
+    ) -> Listing[RemoteFile]:
+        """The files of a resource.
+
+        Args:
+            resource: whose files.
+            session: the session that it lies in, if any; its resources are then listed together
+                as long as they are few.
+            waiter: the limits of the caller's wait.
+            not_before: as with ``items``.
+        """
+        key = ("files", resource.address)
+        what = f"the files of {resource.label or resource.id}"
+        if not not_before and session is not None and not self._holds(key):
+            resources = self.resources(session, waiter).rows
+            counts = (item.cells.get("file_count", "") for item in resources)
+            total = sum(int(count) for count in counts if count.isdigit())
+            if total <= WHOLE_SESSION_FILES and resource in resources:
+                whole = ("session files", session.address)
+                self._get(
+                    whole,
+                    lambda worker: self._whole_session(session, resources, worker),
+                    waiter,
+                    time.monotonic() - self._limits.negative_ttl_s,
+                    f"the files of {session.label or session.id}",
+                )
+        return self._get(
+            key, lambda worker: self._archive.files(resource, worker), waiter, not_before, what
+        )
+
+    def rights(self, right: str, waiter: Waiter) -> Listing[str]:
+        """Ids of the projects where the user has ``right`` ("edit" or "delete"): a hint."""
+        return self._get(
+            ("rights", right),
+            lambda worker: sorted(self._archive.projects_where(right, worker)),
+            waiter,
+            0.0,
+            "the rights",
+        )
+
+    # -- our own changes
+
+    def put_files(self, resource: Item, rows: Sequence[RemoteFile], asked: float) -> None:
+        """A fresh listing of a resource that came along another way (a verification)."""
+        with self._mu:
+            self._store(("files", resource.address), Listing(tuple(rows), asked))
+
+    def own_file(self, resource: Item, path: str, row: RemoteFile | None) -> None:
+        """Remember our own change at once: ``row`` stands there now, or nothing (None).
+
+        A listing that was asked for before the change is corrected when it arrives.
+        """
+        key = ("files", resource.address)
+        now = time.monotonic()
+        with self._mu:
+            oldest = now - 2 * self._limits.io_timeout_s
+            own = self._own.setdefault(resource.address, {})
+            for path_, change in list(own.items()):
+                if change.at < oldest:
+                    del own[path_]
+            own[path] = _Own(now, row)
+            listing = cast("Listing[RemoteFile] | None", self._cache.get(key))
+            if listing is not None:
+                rows = _corrected(listing.rows, {path: own[path]})
+                self._cache[key] = Listing(rows, listing.asked)
+
+    def forget(self, item: Item | None) -> None:
+        """Forget what lies at or below ``item`` (None: everything)."""
+        with self._mu:
+            for key in list(self._cache):
+                address = key[1] if isinstance(key, tuple) else ""
+                if item is None or address == item.address or _below(address, item.address):
+                    self._cache.pop(key, None)
+
+    # -- the mechanism
+
+    def _whole_session(
+        self, session: Item, resources: Sequence[Item], worker: Waiter
+    ) -> list[RemoteFile]:
+        asked = time.monotonic()
+        by_resource: dict[str, list[RemoteFile]] = {item.id: [] for item in resources}
+        for row in self._archive.session_files(session, worker):
+            by_resource.setdefault(row.resource_id, []).append(row)
+        with self._mu:
+            for item in resources:
+                self._store(("files", item.address), Listing(tuple(by_resource[item.id]), asked))
+        return []
+
+    def _get(
+        self,
+        key: Hashable,
+        ask: Callable[[Waiter], Sequence[Row]],
+        waiter: Waiter,
+        not_before: float,
+        what: str,
+    ) -> Listing[Row]:
+        with self._mu:
+            cached = self._cache.get(key)
+            if cached is not None and cached.asked >= not_before:
+                return cast("Listing[Row]", cached)
+            asking = self._asking.get(key)
+            if asking is None or asking.since < not_before:
+                since = time.monotonic()
+                future = self._workers.submit(self._ask, key, ask, since)
+                self._asking[key] = asking = _Asking(future, since)
+        return cast("Listing[Row]", waiter.result(asking.future, what))
+
+    def _holds(self, key: Hashable) -> bool:
+        with self._mu:
+            return key in self._cache
+
+    def _ask(
+        self, key: Hashable, ask: Callable[[Waiter], Sequence[object]], since: float
+    ) -> Listing[object]:
+        try:
+            # Whoever waits has a budget of their own; the request goes on as long as it moves,
+            # so that a second try finds the listing.
+            rows = ask(Waiter(idle_s=self._limits.io_timeout_s))
+            with self._mu:
+                return self._store(key, Listing(tuple(rows), since))
+        finally:
+            with self._mu:
+                if self._asking[key].since == since:
+                    del self._asking[key]
+
+    def _store(self, key: Hashable, listing: Listing[object]) -> Listing[object]:
+        newer = self._cache.get(key)
+        if newer is not None and newer.asked > listing.asked:
+            return newer
+        if isinstance(key, tuple) and key[0] == "files":
+            own = {
+                path: change
+                for path, change in self._own.get(key[1], {}).items()
+                if change.at >= listing.asked
+            }
+            if own:
+                rows = _corrected(cast("tuple[RemoteFile, ...]", listing.rows), own)
+                listing = Listing(rows, listing.asked)
+        self._cache[key] = listing
+        return listing
+
+
+def _below(address: str, above: str) -> bool:
+    return address.startswith(above + "/")
+
+
+def _corrected(rows: tuple[RemoteFile, ...], own: dict[str, _Own]) -> tuple[RemoteFile, ...]:
+    kept = [own[row.path].row if row.path in own else row for row in rows]
+    seen = {row.path for row in rows}
+    added = [change.row for path, change in own.items() if path not in seen]
+    return tuple(row for row in (*kept, *added) if row is not None)

@@ -1,0 +1,340 @@
+"""The archive's names: from a path to the object, folder or file that it means, and back.
+
+A child exists only if the listing of its parent has it (R§1.4). Which collections an object has
+and where they are asked for is in ``model.levels``; nothing here knows a level by name.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import cast
+
+from cachetools import LRUCache
+
+from xnatfs.config import Limits
+from xnatfs.errors import IsAFolder, NotAFolder, NotALink, NotFound
+from xnatfs.model.entities import Item, Kind, LocalFile, RemoteFile
+from xnatfs.model.levels import ARCHIVE, BY_COLLECTION, EXPERIMENT, RESOURCE, Level
+from xnatfs.model.paths import FolderTree, decode_name, encode_name, folder_tree, join, unique_names
+from xnatfs.tree.listings import Listing, Listings
+from xnatfs.tree.overlay import Overlay
+from xnatfs.waiting import Waiter
+
+# A resource that an assessor or reconstruction was made from: "LABEL~in".
+INPUT_MARK = "~in"
+
+_ROOT = Item(ARCHIVE, "", "", "", {})
+
+
+# What is made from a listing and remembered with it.
+Names = Mapping[str, Item] | Mapping[str, str] | FolderTree
+
+Found = str | Item | FolderTree | RemoteFile | LocalFile
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What one path means."""
+
+    kind: Kind
+    # Path in the archive, by file names.
+    path: str
+    # The objects on the way: project, subject, … down to the one this node is or lies in.
+    chain: tuple[Item, ...] = ()
+    # Set when the node is a collection's folder ("scans" of the last object) or lies in "files".
+    collection: str = ""
+    # Below "files": the path as the server has it; "" for "files" itself.
+    inner: str = ""
+    # The file as the server's listing has it; None for one that exists only here.
+    file: RemoteFile | None = None
+
+    @property
+    def item(self) -> Item:
+        """The innermost object."""
+        return self.chain[-1] if self.chain else _ROOT
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    def above(self, level: Level) -> Item | None:
+        """The object of ``level`` that this node is or lies in."""
+        return next((item for item in self.chain if item.level is level), None)
+
+    @property
+    def resource(self) -> Item | None:
+        """The resource that this node is or lies in."""
+        return self.item if self.item.level is RESOURCE else None
+
+    @property
+    def in_files(self) -> bool:
+        """Whether this is a resource's ``files`` folder or something below it."""
+        return self.collection == "files"
+
+
+class Namespace:
+    """Names of one archive.
+
+    Threading: ``_mu`` guards the memo; listings and overlay guard themselves.
+    """
+
+    def __init__(
+        self, listings: Listings, overlay: Overlay, limits: Limits, scan_names: str
+    ) -> None:
+        self._listings = listings
+        self._overlay = overlay
+        self._limits = limits
+        self._long = scan_names == "id-type"
+        self._mu = threading.Lock()
+        # Names made from a listing, valid as long as that very listing is the cached one.
+        self._memo: LRUCache[object, tuple[object, Names]]
+        self._memo = LRUCache(4096)
+
+    # -- questions
+
+    def lookup(self, path: str, waiter: Waiter) -> Node:
+        """What ``path`` means.
+
+        Raises: NotFound, NotAFolder (something on the way is a file).
+        """
+        node = Node(Kind.FOLDER, "/")
+        for name in path.split("/"):
+            if name:
+                node = self.child(node, name, waiter)
+        return node
+
+    def child(self, node: Node, name: str, waiter: Waiter) -> Node:
+        """The entry ``name`` of a folder; a listing that is not quite new is asked again."""
+        if node.kind is not Kind.FOLDER:
+            raise NotAFolder(f"{node.path} is not a folder")
+        found = self._find(node, name, waiter, 0.0)
+        if found is None and node.collection:
+            not_before = time.monotonic() - self._limits.negative_ttl_s
+            found = self._find(node, name, waiter, not_before)
+        if found is None:
+            raise NotFound(f"no {name} in {node.path}")
+        return self._node(node, name, found)
+
+    def child_now(self, node: Node, name: str, waiter: Waiter) -> Node:
+        """The entry ``name`` as the server has it from now on (something was just made)."""
+        found = self._find(node, name, waiter, time.monotonic())
+        if found is None:
+            raise NotFound(f"no {name} in {node.path}")
+        return self._node(node, name, found)
+
+    def children(self, node: Node, waiter: Waiter) -> Iterator[Node]:
+        """The entries of a folder, in the server's order."""
+        if node.kind is not Kind.FOLDER:
+            raise NotAFolder(f"{node.path} is not a folder")
+        for name, found in self._entries(node, waiter, 0.0).items():
+            yield self._node(node, name, found)
+
+    def link_target(self, node: Node, waiter: Waiter) -> str:
+        """Where a link leads, relative to the folder that holds it.
+
+        Raises: NotALink; NotFound when the session has no place that this user can see.
+        """
+        if node.kind is not Kind.LINK:
+            raise NotALink(f"{node.path} is not a link")
+        *above, session = node.chain
+        up = "../"
+        project_id = above[0].id if above else session.cells.get("project", "")
+        projects = self._listings.items(BY_COLLECTION["projects"], None, waiter).rows
+        project = next((item for item in projects if item.id == project_id), None)
+        if project is None:
+            raise NotFound(f"{node.path}: its project {project_id} is not visible")
+        root = Node(Kind.FOLDER, "/projects", (), "projects")
+        place = self._node(root, encode_name(project.id), project)
+        subjects = self._node(place, "subjects", "subjects")
+        subject = self._by_id(subjects, session.cells.get(session.level.parent_column, ""), waiter)
+        if subject is None:
+            raise NotFound(f"{node.path}: its subject is not shown in project {project_id}")
+        experiments = self._node(subject, "experiments", "experiments")
+        experiment = self._by_id(experiments, session.id, waiter)
+        if experiment is None:
+            raise NotFound(f"{node.path}: not shown in project {project_id}")
+        return up + (
+            experiment.path.removeprefix(place.path + "/") if above else experiment.path[1:]
+        )
+
+    def _by_id(self, node: Node, id_: str, waiter: Waiter) -> Node | None:
+        """The entry of a folder of objects that stands for the object with this id."""
+        named = self._objects(node, waiter, 0.0)
+        key = (node.item.address, node.collection, "by id")
+        index = self._remembered(key, named)
+        if index is None:
+            index = {item.id: name for name, item in named.items()}
+            self._remember(key, named, index)
+        name = index.get(id_) if isinstance(index, dict) else None
+        return self._node(node, str(name), named[str(name)]) if name is not None else None
+
+    def files_below(self, node: Node, waiter: Waiter, not_before: float) -> list[RemoteFile]:
+        """The server's files at or below a folder inside ``files``."""
+        resource = node.resource
+        if resource is None:
+            raise IsAFolder(f"{node.path} is no folder of files")
+        rows = self._files(node, waiter, not_before).rows
+        prefix = node.inner + "/" if node.inner else ""
+        return [row for row in rows if row.path.startswith(prefix)]
+
+    # -- from listings to names
+
+    def _node(self, parent: Node, name: str, found: Found) -> Node:
+        path = f"{parent.path.rstrip('/')}/{name}"
+        if isinstance(found, str):
+            return Node(Kind.FOLDER, path, parent.chain, found)
+        if isinstance(found, Item):
+            linked = parent.collection in parent.item.level.links
+            kind = Kind.LINK if linked else Kind.FOLDER
+            return Node(kind, path, (*parent.chain, found))
+        if isinstance(found, FolderTree):
+            return replace(parent, path=path, inner=found.path)
+        file = found if isinstance(found, RemoteFile) else None
+        return Node(Kind.FILE, path, parent.chain, "files", found.path, file)
+
+    def _find(self, node: Node, name: str, waiter: Waiter, not_before: float) -> Found | None:
+        if not node.collection:
+            return name if name in node.item.level.holds else None
+        if node.in_files:
+            return self._find_file(node, name, waiter, not_before)
+        found = self._objects(node, waiter, not_before).get(name)
+        if found is None:
+            found = self._other_name(node, name, waiter)
+        return found
+
+    def _entries(self, node: Node, waiter: Waiter, not_before: float) -> Mapping[str, Found]:
+        if not node.collection:
+            return {name: name for name in node.item.level.holds}
+        if node.in_files:
+            return self._file_entries(node, waiter, not_before)
+        return self._objects(node, waiter, not_before)
+
+    def _listing(self, node: Node, waiter: Waiter, not_before: float) -> Listing[Item]:
+        level = BY_COLLECTION[node.collection]
+        if level is RESOURCE:
+            at = self._resources_at(node)
+            return self._listings.resources(at, waiter, not_before)
+        if not node.chain and level.listed_at:
+            return self._listings.experiments(waiter, not_before)
+        asked = next((i for i in node.chain if i.level.name == level.listed_at), None)
+        return self._listings.items(level, asked, waiter, not_before)
+
+    def _resources_at(self, node: Node) -> Item:
+        wanted = node.item.level.resources_at
+        return next(item for item in node.chain if item.level.name == wanted)
+
+    def _objects(self, node: Node, waiter: Waiter, not_before: float) -> Mapping[str, Item]:
+        listing = self._listing(node, waiter, not_before)
+        key = (node.item.address, node.collection)
+        known = self._remembered(key, listing.rows)
+        if known is None:
+            known = self._named(node, listing.rows)
+            self._remember(key, listing.rows, known)
+        return cast("Mapping[str, Item]", known)
+
+    def _named(self, node: Node, rows: tuple[Item, ...]) -> dict[str, Item]:
+        level = BY_COLLECTION[node.collection]
+        mine = [item for item in rows if self._belongs(item, node, level)]
+        if not node.chain and level.listed_at:  # all experiments: by accession
+            return unique_names((item.id, item.id, item) for item in mine)
+        return unique_names((item.id, self._shown(item), item) for item in mine)
+
+    def _belongs(self, item: Item, node: Node, level: Level) -> bool:
+        """Whether a row of a listing that covers many parents is this parent's."""
+        if level is RESOURCE:
+            parent = item.address.rpartition("/resources/")[0]
+            return parent == node.item.address
+        if level.parent_column and node.item.level.name != level.listed_at and node.chain:
+            return item.cells.get(level.parent_column) == node.item.id
+        return True
+
+    def _shown(self, item: Item) -> str:
+        return long_name(item) if self._long and item.level.long_name else item.label
+
+    def _other_name(self, node: Node, name: str, waiter: Waiter) -> Item | None:
+        """The name in its other form: 4 or 4-Ax_3D_T1; an input resource asked for by name."""
+        rows = self._listing(node, waiter, 0.0).rows
+        level = BY_COLLECTION[node.collection]
+        if level.long_name:
+            for item in rows:
+                if name in (encode_name(item.id), encode_name(long_name(item))):
+                    return item
+        if level is RESOURCE and name.endswith(INPUT_MARK) and node.item.level.inputs:
+            session = node.above(EXPERIMENT)
+            if session is not None:
+                ids = [node.item.id]
+                inputs = self._listings.inputs(session, node.item.level, ids, waiter).rows
+                wanted = (
+                    (item.id, f"{item.label or item.id}{INPUT_MARK}", item) for item in inputs
+                )
+                return unique_names(wanted).get(name)
+        return None
+
+    # -- below "files"
+
+    def _files(self, node: Node, waiter: Waiter, not_before: float) -> Listing[RemoteFile]:
+        resource = node.item
+        return self._listings.files(resource, node.above(EXPERIMENT), waiter, not_before)
+
+    def _folder(self, node: Node, waiter: Waiter, not_before: float) -> FolderTree:
+        """The folder as the server's listing has it; an empty one when it is only local."""
+        rows = self._files(node, waiter, not_before).rows
+        key = (node.item.address, "files")
+        tree = self._remembered(key, rows)
+        if tree is None:
+            tree = folder_tree(rows)
+            self._remember(key, rows, tree)
+        assert isinstance(tree, FolderTree)
+        folder = tree.at(encode_name(part) for part in node.inner.split("/") if part)
+        if folder is None:
+            if not self._overlay.has_folder(node.item, node.inner):
+                raise NotFound(f"{node.path} is gone")
+            folder = FolderTree(node.inner)
+        return folder
+
+    def _find_file(self, node: Node, name: str, waiter: Waiter, not_before: float) -> Found | None:
+        folder = self._folder(node, waiter, not_before)
+        found: Found | None = folder.folders.get(name) or folder.files.get(name)
+        if isinstance(found, RemoteFile) and self._overlay.is_hidden(node.item, found.path):
+            found = None
+        if found is None:
+            path = join(node.inner, decode_name(name))
+            if self._overlay.has_file(node.item, path):
+                found = LocalFile(path)
+            elif self._overlay.has_folder(node.item, path):
+                found = FolderTree(path)
+        return found
+
+    def _file_entries(self, node: Node, waiter: Waiter, not_before: float) -> dict[str, Found]:
+        folder = self._folder(node, waiter, not_before)
+        entries: dict[str, Found] = {**folder.folders}
+        for name, row in folder.files.items():
+            if not self._overlay.is_hidden(node.item, row.path):
+                entries[name] = row
+        local = self._overlay.names_in(node.item, node.inner)
+        for path in local.folders:
+            entries.setdefault(encode_name(path.rpartition("/")[2]), FolderTree(path))
+        for path in local.files:
+            entries.setdefault(encode_name(path.rpartition("/")[2]), LocalFile(path))
+        return entries
+
+    # -- the memo
+
+    def _remembered(self, key: object, rows: object) -> Names | None:
+        with self._mu:
+            known = self._memo.get(key)
+        return known[1] if known is not None and known[0] is rows else None
+
+    def _remember(self, key: object, rows: object, names: Names) -> None:
+        with self._mu:
+            self._memo[key] = (rows, names)
+
+
+def long_name(item: Item) -> str:
+    """A scan's name in its long form: id and type, as XNAT's own archives call it (R§3.4)."""
+    text = "-".join(filter(None, (item.cells.get(column, "") for column in item.level.long_name)))
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in text)
