@@ -1,0 +1,303 @@
+"""The look-alike server: aiohttp in front, a synchronous application in worker threads.
+
+Tests, benchmarks and `serve.py` start a `DemoServer`; it lives in a daemon thread of its own and
+binds the loopback only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+from aiohttp import web
+
+from xnatfs.demo import sample, sending
+from xnatfs.demo.application import Application, Knock
+from xnatfs.demo.faults import Fault, FaultScript, fault_from
+from xnatfs.demo.gate import login_page
+from xnatfs.demo.receiving import LiveBody
+from xnatfs.demo.site import Site, SiteOptions, open_site
+from xnatfs.demo.wire import Reply, container_page
+
+_WORKERS = 64  # an upload holds one for as long as it takes
+_REQUESTS_PER_CONNECTION = 100  # stock Tomcat (R§12.12)
+_KEEP_ALIVE_S = 20.0
+_SWALLOWED = 2 << 20  # bytes of an unread body that are read away before the close (R§8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """How the server runs; what a site does differently is passed on to it."""
+
+    # The archive's folder; filled with sample data when it is empty.
+    root: Path
+    # 0 lets the system choose one.
+    port: int = 0
+    # Never anything but the loopback.
+    host: str = "127.0.0.1"
+    # A guest may read public projects (R§6).
+    open_site: bool = False
+    # Seconds that every request waits before it is handled.
+    delay_s: float = 0.0
+    # A file that gets a JSON line for each request.
+    request_log: Path | None = None
+    # "" or a path like "/xnat" below which everything lies.
+    context_path: str = ""
+    session_idle_s: float = 900.0
+    max_sessions: int = 1000
+    require_reason: bool = False
+    checksums: bool = True
+    ssl_context: ssl.SSLContext | None = None
+    # What an empty root is filled with: full, small (8 slices) or none (users only).
+    sample: str = "full"
+    # Seconds that each catalog entry costs per request on its resource.
+    entry_cost_s: float = 0.0
+    # Everything answers 503 with the maintenance page.
+    maintenance: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One answered request; `bytes` of body sent, `time` in seconds since the epoch."""
+
+    time: float
+    verb: str
+    path: str
+    status: int
+    bytes: int
+    user: str
+
+
+@dataclass(slots=True)
+class RequestLog:
+    """What was asked, for tests and benchmarks to count.
+
+    Threading: only appended to and cleared; `_lock` guards the file.
+    """
+
+    path: Path | None
+    entries: list[LogEntry] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, entry: LogEntry) -> None:
+        """Note a request."""
+        self.entries.append(entry)
+        if self.path is not None:
+            with self._lock, self.path.open("a") as out:
+                out.write(json.dumps(asdict(entry)) + "\n")
+
+
+class DemoServer:
+    """One server over one archive folder.
+
+    Threading: `start`, `stop` and the rest may be called from any thread; the loop runs in its
+    own, the application in workers.
+    """
+
+    def __init__(self, options: ServerOptions) -> None:
+        self._options = options
+        self._requests = RequestLog(options.request_log)
+        self._site: Site | None = None
+        self._application: Application | None = None
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending: asyncio.Event | None = None
+        self._ready = threading.Event()
+        self._trouble: Exception | None = None
+        self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="demo")
+        self._served: WeakKeyDictionary[asyncio.Transport, int] = WeakKeyDictionary()
+        self.faults = FaultScript()
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """The base URL, context path included."""
+        scheme = "https" if self._options.ssl_context else "http"
+        return f"{scheme}://{self._options.host}:{self.port}{self._options.context_path}"
+
+    @property
+    def log(self) -> list[LogEntry]:
+        """Every request since the start or the last `clear_log`."""
+        return self._requests.entries
+
+    @property
+    def site(self) -> Site:
+        """The site behind the front, for tests that look at the archive itself."""
+        if self._site is None:
+            raise RuntimeError("the server was not started")
+        return self._site
+
+    def clear_log(self) -> None:
+        """Forget the requests so far."""
+        self._requests.entries.clear()
+
+    def expire_sessions(self) -> None:
+        """Let every HTTP session expire."""
+        self.site.sessions.expire_all()
+
+    def start(self) -> None:
+        """Open the archive, fill it if it is empty, and listen. Raises OSError."""
+        options = self._options
+        self._site = open_site(
+            options.root,
+            SiteOptions(
+                open_site=options.open_site,
+                require_reason=options.require_reason,
+                checksums=options.checksums,
+                session_idle_s=options.session_idle_s,
+                max_sessions=options.max_sessions,
+                entry_cost_s=options.entry_cost_s,
+                maintenance=options.maintenance,
+            ),
+        )
+        sample.fill(self._site, options.sample)
+        self._application = Application(self._site, options.context_path)
+        self._thread = threading.Thread(target=self._run, name="demo-server", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        if self._trouble is not None:
+            self._site.close()
+            raise self._trouble
+
+    def stop(self) -> None:
+        """Close the listening socket and every connection."""
+        if self._thread is None or self._loop is None or self._ending is None:
+            return
+        self._loop.call_soon_threadsafe(self._ending.set)
+        self._thread.join()
+        self._thread = None
+        self.site.close()
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ending = asyncio.Event()
+        server = web.Server(
+            self._handle, access_log=None, keepalive_timeout=_KEEP_ALIVE_S,
+            read_bufsize=1 << 20, lingering_time=0, auto_decompress=True,
+        )  # fmt: skip
+        runner = web.ServerRunner(server, shutdown_timeout=0.1)
+        await runner.setup()
+        listening = web.TCPSite(
+            runner, self._options.host, self._options.port, ssl_context=self._options.ssl_context,
+            backlog=512,
+        )  # fmt: skip
+        try:
+            await listening.start()
+            self.port = runner.addresses[0][1]
+        except OSError as problem:
+            self._trouble = problem
+            self._ending.set()
+        self._ready.set()
+        await self._ending.wait()
+        await runner.cleanup()
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.raw_path
+        if path.startswith("/demo/"):
+            return await self._control(request)
+        fault = self.faults.match(request.method, path)
+        if self._options.delay_s:
+            await asyncio.sleep(self._options.delay_s)
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        reply, user = await self._reply(request, fault)
+        sender = sending.Sender(request, self._workers, fault)
+        if reply is None:
+            return sender.reset()
+        last = self._count(request) >= _REQUESTS_PER_CONNECTION
+        await self._swallow(request)
+        response = await sender.send(reply, last=last)
+        entry = LogEntry(time.time(), request.method, path, reply.status, sender.sent, user)
+        self._requests.add(entry)
+        return response
+
+    async def _reply(
+        self, request: web.BaseRequest, fault: Fault | None
+    ) -> tuple[Reply | None, str]:
+        """The reply and its user; None when the connection is to be reset."""
+        kind = fault.kind if fault else ""
+        upload = request.method in ("PUT", "POST") and request.can_read_body
+        if fault is not None:
+            if kind == "reset":
+                return None, ""
+            if kind in ("delay", "stall") and not fault.bytes:
+                await asyncio.sleep(fault.seconds)
+            if kind == "status":
+                return _scripted(fault), ""
+            if kind == "html":
+                page = login_page(self._options.context_path)
+                return Reply(body=page, media_type="text/html"), ""
+            if kind == "expire":
+                self.expire_sessions()
+        loop = asyncio.get_running_loop()
+        body = LiveBody(request, loop)
+        if fault is not None and kind == "reset_after" and upload:
+            body.break_after(fault.bytes or 0)
+        knock = Knock(
+            request.method, request.raw_path,
+            {name.lower(): value for name, value in request.headers.items()}, self.url, body,
+        )  # fmt: skip
+        application = self._application
+        if application is None:
+            raise RuntimeError("the server was not started")
+        answer = await loop.run_in_executor(self._workers, application.answer, knock)
+        if body.broken:
+            return None, answer.user
+        if fault is not None and kind == "status_after":
+            return _scripted(fault), answer.user
+        return answer.reply, answer.user
+
+    def _count(self, request: web.BaseRequest) -> int:
+        connection = request.transport
+        if connection is None:
+            return 0
+        number = self._served.get(connection, 0) + 1
+        self._served[connection] = number
+        return number
+
+    async def _swallow(self, request: web.BaseRequest) -> None:
+        """Read a little of an unread body away, as Tomcat does; more than that is cut off."""
+        read = 0
+        with suppress(Exception):
+            while not request.content.at_eof() and read < _SWALLOWED:
+                read += len(await asyncio.wait_for(request.content.readany(), 1.0))
+
+    async def _control(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The addresses by which tests in other processes steer the server."""
+        if request.remote not in ("127.0.0.1", "::1"):
+            return web.Response(status=403)
+        what = (request.method, request.path.removeprefix("/demo/"))
+        if what == ("POST", "faults"):
+            try:
+                self.faults.add(*(fault_from(it) for it in json.loads(await request.text())))
+            except (ValueError, TypeError, AttributeError) as problem:
+                return web.Response(status=400, text=str(problem))
+        elif what == ("DELETE", "faults"):
+            self.faults.clear()
+        elif what == ("GET", "log"):
+            return web.json_response([asdict(entry) for entry in self.log])
+        elif what == ("DELETE", "log"):
+            self.clear_log()
+        elif what == ("POST", "expire"):
+            self.expire_sessions()
+        else:
+            return web.Response(status=404)
+        return web.Response(status=204)
+
+
+def _scripted(fault: Fault) -> Reply:
+    headers = (("Retry-After", fault.retry_after),) if fault.retry_after else ()
+    page = container_page(fault.code, "scripted")
+    return Reply(fault.code, headers, page, "text/html;charset=utf-8")

@@ -1,0 +1,66 @@
+"""A site: the parts that every room behind the front shares, opened over one root directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from xnatfs.demo.addresses import Addresses
+from xnatfs.demo.archive import Archive
+from xnatfs.demo.objects import Tables
+from xnatfs.demo.rights import Rights
+from xnatfs.demo.users import Accounts, Sessions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteOptions:
+    """How a site behaves; the defaults are those of a stock XNAT."""
+
+    # Without login: closed sites answer 401, open ones let a guest in (R§6).
+    open_site: bool = False
+    # Changes without `event_reason` are refused, as hospitals want it.
+    require_reason: bool = False
+    # MD5s are computed when a file is stored (site preference `checksums`, R§7).
+    checksums: bool = True
+    # Seconds after which an unused session is gone (R§6).
+    session_idle_s: float = 900.0
+    # Sessions that a user may have at once; more are refused with 401 (R§6).
+    max_sessions: int = 1000
+    # Seconds that reading a catalog takes per entry (R§3.3).
+    entry_cost_s: float = 0.0
+    # Everything answers with the maintenance page.
+    maintenance: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What all handlers work on."""
+
+    options: SiteOptions
+    tables: Tables
+    rights: Rights
+    archive: Archive
+    addresses: Addresses
+    accounts: Accounts
+    sessions: Sessions
+
+    def close(self) -> None:
+        """Close the database."""
+        self.tables.close()
+
+
+def open_site(root: Path, options: SiteOptions) -> Site:
+    """Open the archive below `root`, empty if there is none."""
+    root.mkdir(parents=True, exist_ok=True)
+    tables = Tables(root / "objects.sqlite")
+    rights = Rights(tables)
+    archive = Archive(root, tables, checksums=options.checksums, entry_cost_s=options.entry_cost_s)
+    return Site(
+        options,
+        tables,
+        rights,
+        archive,
+        Addresses(tables, rights),
+        Accounts(tables.database),
+        Sessions(options.session_idle_s, options.max_sessions),
+    )

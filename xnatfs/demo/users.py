@@ -1,0 +1,180 @@
+"""Who may knock: accounts, alias tokens, the lock-out after failures, and HTTP sessions (R§6).
+
+What a user may do with a project is in `rights.py`; how a request presents itself is in
+`gate.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from xnatfs.demo.database import Database, Rows
+
+LOCK_AFTER_FAILURES = 20  # site preference maxFailedLogins (R§6)
+LOCK_OUT_S = 3600.0
+TOKEN_LIFE_S = 2 * 24 * 3600.0  # site preference aliasTokenTimeout
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An account; `secret` is the salted SHA-256 of its password, hex."""
+
+    name: str
+    salt: str = ""
+    secret: str = ""
+    admin: bool = False
+    enabled: bool = True
+
+    @property
+    def guest(self) -> bool:
+        """Whether this is nobody in particular."""
+        return self.name == "guest"
+
+
+GUEST = User("guest")
+
+
+@dataclass(frozen=True, slots=True)
+class AliasToken:
+    """A pair of alias and secret that stands for a user; times are epoch milliseconds."""
+
+    alias: str
+    secret: str
+    user: str
+    number: int
+    created: int
+    expires: int
+
+
+@dataclass(slots=True)
+class Session:
+    """One HTTP session; it idles out."""
+
+    id: str
+    user: str
+    last_used: float
+
+
+def _digest(salt: str, password: str) -> str:
+    return hashlib.sha256(f"{salt}:{password}".encode()).hexdigest()
+
+
+class Accounts:
+    """The users and their alias tokens.
+
+    Threading: the rows have the database's lock; `_failures` is guarded by `_lock`.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._failures: dict[str, tuple[int, float]] = {}
+        self.users: Rows[User] = Rows(database, User, "user", lambda user: user.name)
+        self.tokens: Rows[AliasToken] = Rows(database, AliasToken, "token", lambda it: it.alias)
+
+    def add(self, name: str, password: str, *, admin: bool = False) -> User:
+        """Make an account."""
+        salt = hashlib.sha256(name.encode()).hexdigest()[:16]
+        return self.users.put(User(name, salt, _digest(salt, password), admin))
+
+    def check(self, name: str, password: str) -> User | None:
+        """The user whom this name (or alias) and password belong to; None is a failure.
+
+        After 20 failures the account answers nobody for an hour, whatever the password.
+        """
+        token = self.tokens.get(name)
+        if token is not None:
+            owner = self.users.get(token.user)
+            return owner if secrets.compare_digest(token.secret, password) else None
+        user = self.users.get(name)
+        if user is None:
+            return None
+        with self._lock:
+            count, since = self._failures.get(name, (0, 0.0))
+            if count >= LOCK_AFTER_FAILURES:
+                if self._clock() - since < LOCK_OUT_S:
+                    return None
+                count = 0
+            if user.enabled and secrets.compare_digest(user.secret, _digest(user.salt, password)):
+                self._failures.pop(name, None)
+                return user
+            self._failures[name] = (count + 1, self._clock())
+        return None
+
+    def issue(self, user: str) -> AliasToken:
+        """A new alias token for a user."""
+        created = int(self._clock() * 1000)
+        secret = "".join(secrets.choice(_LETTERS) for _ in range(64))
+        return self.tokens.put(
+            AliasToken(
+                str(uuid.uuid4()),
+                secret,
+                user,
+                self.tokens.database.next_number("token"),
+                created,
+                created + int(TOKEN_LIFE_S * 1000),
+            )
+        )
+
+
+class Sessions:
+    """The live HTTP sessions; they are gone after a restart.
+
+    Threading: `_live` is guarded by `_lock`.
+    """
+
+    def __init__(self, idle_s: float, cap: int, clock: Callable[[], float] = time.time) -> None:
+        self.idle_s = idle_s
+        self._cap = cap
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._live: dict[str, Session] = {}
+
+    def touch(self, session_id: str) -> Session | None:
+        """The live session of that id, kept alive by this; None when it expired or never was."""
+        now = self._clock()
+        with self._lock:
+            session = self._live.get(session_id)
+            if session is None:
+                return None
+            if now - session.last_used > self.idle_s:
+                del self._live[session_id]
+                return None
+            session.last_used = now
+            return replace(session)
+
+    def open(self, user: str) -> Session | None:
+        """A new session for a user; None when the user has as many as are allowed (R§6)."""
+        now = self._clock()
+        with self._lock:
+            self._forget_idle(now)
+            mine = sum(1 for session in self._live.values() if session.user == user)
+            if user != GUEST.name and mine >= self._cap:
+                return None
+            session = Session(uuid.uuid4().hex.upper(), user, now)
+            self._live[session.id] = session
+            return replace(session)
+
+    def close(self, session_id: str) -> None:
+        """End one session."""
+        with self._lock:
+            self._live.pop(session_id, None)
+
+    def expire_all(self) -> None:
+        """End every session, as idling out would."""
+        with self._lock:
+            self._live.clear()
+
+    def _forget_idle(self, now: float) -> None:
+        if len(self._live) % 64:
+            return  # a sweep now and then is enough
+        dead = [key for key, one in self._live.items() if now - one.last_used > self.idle_s]
+        for key in dead:
+            del self._live[key]
