@@ -42,6 +42,7 @@ TABLE: dict[type[errors.XnatfsError], Row] = {
     errors.FolderNotEmpty: _row(errno.ENOTEMPTY, logging.DEBUG),
     # mv(1) copies and removes when it sees this one.
     errors.CrossResource: _row(errno.EXDEV, logging.DEBUG),
+    errors.InUse: _row(errno.EBUSY, logging.DEBUG),
     # EACCES: the server says no. EPERM: our own safe default says no, and an option helps.
     # Both words are true to POSIX, and a user who reads them can tell who refused.
     errors.Refused: _row(errno.EPERM, logging.INFO),

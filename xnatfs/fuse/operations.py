@@ -126,6 +126,11 @@ class Operations:
         with self._mu:
             return self._running > 0 or self._writers > 0
 
+    def writing(self) -> bool:
+        """Whether a file is open for writing."""
+        with self._mu:
+            return self._writers > 0
+
     def give_up(self) -> None:
         """The mount goes away: end every wait."""
         self._ending.set()
@@ -225,8 +230,11 @@ class Operations:
             raise _no_attribute()
         try:
             return self._getxattr(path, name)
-        except FileNotFoundError:  # the path exists, the kernel has looked it up
-            raise _no_attribute() from None
+        except OSError as error:
+            # The path exists, the kernel has looked it up: what is missing is the attribute.
+            if error.errno in (errno.ENOENT, errno.ENOTSUP):
+                raise _no_attribute() from None
+            raise
 
     @_request
     def _getxattr(self, waiter: Waiter, path: str, name: str) -> bytes:
