@@ -80,6 +80,7 @@ class FileSystem:
 
         Raises: NotFound (``settings.view.path``), NoSpace, DiskFault.
         """
+        self._session.adopt()
         self._parts.spool.adopt()
         self._node("/", waiter)
 

@@ -222,5 +222,6 @@ class Parts:
         with self._mu:
             return list(self._failures.values())
 
-    def _on_listing(self, resource: Item, rows: list[RemoteFile], asked: float) -> None:
-        self.listings.put_files(resource, rows, asked)
+    def _on_listing(self, resource: Item, rows: list[RemoteFile]) -> None:
+        # Made within the resource's turn: no change of ours to it is later than the listing.
+        self.listings.put_files(resource, rows, time.monotonic())

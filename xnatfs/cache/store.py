@@ -1,0 +1,209 @@
+"""The block store: content by version, shared by any number of processes of one user.
+
+It knows no HTTP and no XNAT. Every promise rests on write-beside, rename and check; no lock on
+disk is needed for correctness.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from xnatfs.cache import disk, layout
+from xnatfs.cache.big import BigContent
+from xnatfs.cache.content import BLOCK, SMALL, Content, Verdict
+from xnatfs.cache.empty import EmptyContent
+from xnatfs.cache.eviction import Kept, Room, contents, remove
+from xnatfs.cache.inspection import sound
+from xnatfs.cache.memory import Memory
+from xnatfs.cache.small import Checked, SmallContent
+from xnatfs.config import StoreSettings
+from xnatfs.errors import DiskFault, NoSpace, QuotaExceeded, XnatfsError
+from xnatfs.model.versions import Version
+
+__all__ = ["BLOCK", "SMALL", "Content", "Store", "StoreStats", "Verdict"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """What the store holds and did in this process."""
+
+    # Bytes and files of this server's content, in memory too.
+    bytes: int
+    files: int
+    # Openings that found the content complete; openings that did not.
+    hits: int
+    misses: int
+    # Contents removed for size, age or room, in this process.
+    evictions: int
+
+
+class _Opening:
+    """A content with the number of its openings."""
+
+    __slots__ = ("content", "count", "key")
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.content: SmallContent | BigContent
+        self.count = 0
+
+
+class Store:
+    """The content of one server.
+
+    Args:
+        settings: folder and bounds.
+        server_key: name of the server's folder, safe as a file name.
+
+    Raises:
+        DiskFault, NoSpace, QuotaExceeded: the folder cannot be made.
+
+    Threading: ``_mu`` guards the table of what is open and the counts; it is not held across
+    I/O. A content looks after its own bytes.
+    """
+
+    def __init__(self, settings: StoreSettings, server_key: str) -> None:
+        self._folder = settings.folder / server_key
+        self._mu = threading.Lock()
+        self._open: dict[str, _Opening] = {}
+        self._room = Room(settings, self._in_use)
+        self._memory = Memory()
+        self._checked = Checked()
+        self._part = (0, "")
+        self._hits = self._misses = 0
+        try:
+            self._make_folders(settings.folder)
+        except OSError as error:
+            raise _disk_error(error, settings.folder) from error
+
+    def _make_folders(self, root: Path) -> None:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self._folder / layout.CONTENT).mkdir(parents=True, exist_ok=True, mode=0o700)
+        # mkdir gives parents the umask's mode, and the folder may be older than we are.
+        for folder in (root, self._folder):
+            os.chmod(folder, 0o700)
+        tag = root / layout.TAG_NAME
+        if not tag.exists():
+            os.close(disk.write_beside(tag, (layout.TAG_TEXT.encode(),)))
+
+    def open(self, version: Version) -> Content:
+        """The content of a version, empty if nothing is known; never evicted while open."""
+        if version.size == 0:
+            return EmptyContent()
+        with self._mu:
+            opening = self._open.get(version.key)
+            if opening is None:
+                opening = self._open[version.key] = self._make(version)
+            opening.count += 1
+        content = opening.content
+        content.load()
+        complete = content.complete()
+        with self._mu:
+            self._hits += complete
+            self._misses += not complete
+        return content
+
+    def _make(self, version: Version) -> _Opening:
+        path = layout.content_path(self._folder, version.key)
+        opening = _Opening(version.key)
+
+        def closed() -> None:
+            self._close(opening)
+
+        if version.size <= SMALL:
+            opening.content = SmallContent(
+                path, version.size, self._room, self._memory, self._checked, closed
+            )
+        else:
+            opening.content = BigContent(
+                path, version.size, self._part_name(), self._room, self._memory, closed
+            )
+        return opening
+
+    def _part_name(self) -> str:
+        """Unique among the processes of all nodes; a fork is another process."""
+        if self._part[0] != os.getpid():
+            self._part = (os.getpid(), secrets.token_hex(8))
+        return self._part[1]
+
+    def _close(self, opening: _Opening) -> None:
+        with self._mu:
+            opening.count -= 1
+            if opening.count > 0:
+                return
+        opening.content.unload(wanted=lambda: opening.count > 0)
+        with self._mu:
+            if opening.count == 0 and self._open.get(opening.key) is opening:
+                del self._open[opening.key]
+
+    def _in_use(self, path: Path) -> bool:
+        with self._mu:
+            return path.name in self._open and path.is_relative_to(self._folder)
+
+    def stats(self) -> StoreStats:
+        """Counts; walks the folder."""
+        kept = list(self._kept())
+        used = sum(content.used for content in kept) + self._memory.used()
+        return StoreStats(used, len(kept), self._hits, self._misses, self._room.evictions)
+
+    def _kept(self) -> Iterator[Kept]:
+        for spread in sorted((self._folder / layout.CONTENT).glob("*")):
+            yield from contents(spread)
+
+    def sweep(self) -> None:
+        """Apply the bounds now; otherwise that happens as content arrives."""
+        self._room.sweep()
+
+    def forget(self, version: Version) -> None:
+        """Drop a version's content, open or not."""
+        self._forget(layout.content_path(self._folder, version.key))
+
+    def _forget(self, path: Path) -> None:
+        with self._mu:
+            opening = self._open.get(path.name)
+        if opening is None:
+            remove(path)
+        else:
+            opening.content.drop()
+
+    def clear(self) -> None:
+        """Drop everything of this server that is not open."""
+        for kept in self._kept():
+            if not self._in_use(kept.path):
+                remove(kept.path)
+
+    def verify(self) -> tuple[int, int]:
+        """Read everything and drop what is damaged: (contents checked, contents damaged)."""
+        checked = damaged = 0
+        for kept in self._kept():
+            found = sound(kept.path)
+            if found is None:
+                continue
+            checked += 1
+            if not found:
+                damaged += 1
+                log.warning("the store held damaged bytes in %s: removed", kept.path)
+                self._forget(kept.path)
+        return checked, damaged
+
+    def close(self) -> None:
+        """Write down what is known about open content. Never raises."""
+        with self._mu:
+            openings = list(self._open.values())
+        for opening in openings:
+            opening.content.save()
+
+
+def _disk_error(error: OSError, folder: Path) -> XnatfsError:
+    text = f"cannot make the store in {folder}: {error.strerror} (see --cache-dir)"
+    kinds: dict[int, type[XnatfsError]] = {errno.ENOSPC: NoSpace, errno.EDQUOT: QuotaExceeded}
+    return kinds.get(error.errno or 0, DiskFault)(text)

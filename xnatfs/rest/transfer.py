@@ -1,0 +1,282 @@
+"""Transfers: the bytes of files, down and up, in constant memory.
+
+A download hands out only bytes that belong to the version the caller believes in; an upload
+says what the server did with it. Resuming, verifying and repeating are the callers' business.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from contextlib import ExitStack
+from enum import Enum
+from typing import BinaryIO
+
+from xnatfs.errors import BadName, BadReply, NotFound, NotPermitted, Stale
+from xnatfs.model.entities import Head, Item
+from xnatfs.rest import addresses, faults, replies
+from xnatfs.rest.archive import event
+from xnatfs.rest.bodies import Multipart, multipart_boundary, zip_around
+from xnatfs.rest.repeats import failed
+from xnatfs.rest.session import Expects, Session
+from xnatfs.rest.wire import PIECE, Reply
+from xnatfs.waiting import Waiter
+
+log = logging.getLogger(__name__)
+
+_CONTENT_RANGE = re.compile(r"bytes\s+(?P<first>\d+)-(?P<last>\d+)/(?P<total>\d+|\*)")
+
+# The name of the one-entry archive; only its suffix matters to the server (R§4.3).
+_ARCHIVE_NAME = "xnatfs.zip"
+
+
+class Sent(Enum):
+    """What the server said to an upload; a listing afterwards says what it did (R§4.5)."""
+
+    STORED = "stored"
+    # It has a file of that name and did nothing.
+    DUPLICATE = "duplicate"
+
+
+class Transfer:
+    """Downloads and uploads of single files.
+
+    Args: as ``Archive``.
+
+    Threading: holds no state that changes; any number of threads.
+    """
+
+    def __init__(self, session: Session, reason: str) -> None:
+        self._session = session
+        self._reason = reason
+
+    # -- down ------------------------------------------------------------------------------
+
+    def fetch(
+        self,
+        resource: Item,
+        path: str,
+        sink: Callable[[bytes], None],
+        waiter: Waiter,
+        *,
+        start: int = 0,
+        length: int | None = None,
+        size: int | None = None,
+        modified: str = "",
+    ) -> Head:
+        """Download a file or a range of it.
+
+        Args:
+            resource: whose file.
+            path: below its ``files``, as the listing has it.
+            sink: gets the bytes of the range in order, in pieces of at most 1 MiB.
+            waiter: limits; told of progress with every piece.
+            start: first byte.
+            length: bytes wanted; None means to the end. More than there is, is cut.
+            size: bytes that the caller believes the file to have; None: not known.
+            modified: ``Last-Modified`` that the caller believes in; "" = not known.
+
+        Returns:
+            size and Last-Modified as this reply told them.
+
+        Raises:
+            Stale: the server has another version.
+            TransferBroken: the body ended early; the sink got what had arrived.
+            TimedOut, NotFound, BadName (no address reaches it), BadReply, and those of
+                ``Session.request``.
+        """
+        address = f"{resource.address}/files/{addresses.readable(path)}"
+        if size is None and (start or length is not None):
+            # The server does not know the end of a file when it cuts ranges (R§3.2).
+            size = self._size(address, waiter)
+        end = size if length is None or size is None else min(start + length, size)
+        if size is not None and end is not None and start >= end and size > 0:
+            return Head(size, modified)
+        headers = {}
+        if size and end is not None and (start > 0 or end < size):
+            headers["Range"] = f"bytes={start}-{end - 1}"
+        with self._session.request(
+            "GET", address, headers=headers, waiter=waiter, stream=True, expects=Expects.FILE
+        ) as reply:
+            first = _first_byte(reply, start, end, size, ranged=bool(headers))
+            head = _head(reply, size, modified)
+            arrived = _pour(reply, sink, waiter, skip=start - first, most=_most(start, end))
+        wanted = _most(start, end)
+        if wanted is not None and arrived < wanted:
+            if reply.header("Content-Length"):
+                raise faults.broken_off(reply.what, arrived, wanted)
+            # Without a length the end of the body is the end of the file.
+            raise Stale(f"{path}: the server's file has {start + arrived} bytes, not {size}")
+        if head.size is None and wanted is None:
+            return Head(arrived, head.modified)
+        return head
+
+    def _size(self, address: str, waiter: Waiter) -> int:
+        reply = self._session.request("HEAD", address, waiter=waiter, expects=Expects.FILE)
+        if reply.status != 200:
+            raise failed(reply)
+        length = reply.header("Content-Length")
+        if not length.isdecimal():
+            raise BadReply(f"{reply.what}: the server does not tell the size of the file")
+        return int(length)
+
+    # -- up --------------------------------------------------------------------------------
+
+    def send(
+        self,
+        resource: Item,
+        path: str,
+        open_body: Callable[[], BinaryIO],
+        size: int,
+        waiter: Waiter,
+        *,
+        overwrite: bool,
+    ) -> Sent:
+        """Upload one file. One at a time per resource (R§4.6); verify afterwards (R§4.5).
+
+        A name that no address carries is sent as an archive with one entry, or, to overwrite
+        it, by the part's own name, which works in the resource's root only (R§4.2).
+
+        Args:
+            resource: where to, by its own parent's address (R§12.8).
+            path: below its ``files``.
+            open_body: opens the content at its start; called again when it has to be sent
+                again. The file is closed here.
+            size: length of the content, bytes.
+            waiter: limits; told of progress with every piece.
+            overwrite: replace what is there.
+
+        Returns:
+            what the server said.
+
+        Raises:
+            BadName: it cannot be sent; nothing was.
+            NotPermitted, NotFound, QuotaExceeded, Unreachable: surely nothing was stored.
+            ServerFault, ServerBusy, TransferBroken, TimedOut: it may have been stored, even
+                in part or outside the catalog (R§4.6).
+        """
+        addresses.check_new_file(path)
+        params = event(self._session, self._reason)
+        if overwrite:
+            params["overwrite"] = "true"
+        encoded = addresses.literal(path)
+        before = after = b""
+        if encoded is not None:
+            method, address, filename = "PUT", f"{resource.address}/files/{encoded}", "file"
+        elif not overwrite:
+            method, address, filename = "POST", f"{resource.address}/files", _ARCHIVE_NAME
+            params["extract"] = "true"
+            with open_body() as file:
+                before, after = zip_around(path, file, size)
+        else:
+            _check_part_name(path)
+            method, address, filename = "POST", f"{resource.address}/files", path
+        boundary = multipart_boundary()
+        with ExitStack() as files:
+
+            def body() -> Multipart:
+                file = files.enter_context(open_body())
+                return Multipart(boundary, filename, file, size, waiter, before, after)
+
+            reply = self._session.request(
+                method,
+                address,
+                params=params,
+                headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
+                body=body,
+                waiter=waiter,
+            )
+        return self._verdict(reply, path)
+
+    def _verdict(self, reply: Reply, path: str) -> Sent:
+        if reply.status in (200, 201):
+            return Sent.DUPLICATE if replies.duplicates(reply.content) else Sent.STORED
+        if reply.status == 403:
+            raise NotPermitted(f"{path}: user {self._session.user!r} may not write here")
+        raise failed(reply)
+
+
+def _check_part_name(path: str) -> None:
+    """Refuse what the name of a multipart part cannot carry (R§4.1)."""
+    if "/" in path:
+        raise BadName(
+            f"{path!r}: XNAT cannot overwrite a file with such a name below a folder; "
+            "remove it first or use a name without special characters"
+        )
+    if '"' in path:
+        raise BadName(f"{path!r}: XNAT cannot overwrite a file with a quote in its name")
+
+
+def _most(start: int, end: int | None) -> int | None:
+    return None if end is None else max(0, end - start)
+
+
+def _head(reply: Reply, size: int | None, modified: str) -> Head:
+    """What the reply tells of the file, checked against what the caller believes."""
+    told = reply.header("Last-Modified")
+    if modified and told and told != modified:
+        raise Stale(f"{reply.what}: changed on the server at {told}, opened was {modified}")
+    total: int | None = None
+    if reply.status == 206:
+        found = _CONTENT_RANGE.match(reply.header("Content-Range"))
+        total = int(found["total"]) if found and found["total"] != "*" else None
+    elif reply.header("Content-Length").isdecimal():
+        total = int(reply.header("Content-Length"))
+    if size is not None and total is not None and total != size:
+        raise Stale(f"{reply.what}: the server's file has {total} bytes, not {size}")
+    return Head(total if total is not None else size, told)
+
+
+def _first_byte(
+    reply: Reply, start: int, end: int | None, size: int | None, *, ranged: bool
+) -> int:
+    """Check status and kind of a download's reply; which byte of the file its body begins with.
+
+    A proxy may answer a range with the whole file (R§3.2).
+    """
+    if reply.status == 404:
+        raise NotFound(f"{reply.what}: the server does not have this file (any more)")
+    if reply.status not in (200, 206):
+        raise failed(reply)
+    if replies.is_html(reply.header("Content-Type"), b"") and not reply.header(
+        "Content-Disposition"
+    ):
+        raise BadReply(f"{reply.what}: a web page instead of a file")
+    if reply.header("Content-Encoding") not in ("", "identity") and not reply.header(
+        "Content-Length"
+    ):
+        raise BadReply(f"{reply.what}: recoded on the way ({reply.header('Content-Encoding')})")
+    if reply.status == 200:
+        return 0
+    found = _CONTENT_RANGE.match(reply.header("Content-Range"))
+    if not ranged or not found:
+        raise BadReply(f"{reply.what}: a part of the file that was not asked for")
+    if found["total"] != "*" and size is not None and int(found["total"]) != size:
+        raise Stale(f"{reply.what}: the server's file has {found['total']} bytes, not {size}")
+    if int(found["first"]) != start or (end is not None and int(found["last"]) != end - 1):
+        raise BadReply(f"{reply.what}: another part of the file than asked for: {found[0]}")
+    return start
+
+
+def _pour(
+    reply: Reply, sink: Callable[[bytes], None], waiter: Waiter, *, skip: int, most: int | None
+) -> int:
+    """Hand the body's bytes after ``skip`` to the sink, at most ``most``; how many they were."""
+    handed = 0
+    while most is None or handed < most:
+        piece = reply.read(PIECE)
+        if not piece:
+            break
+        waiter.progress()
+        if skip:
+            cut = min(skip, len(piece))
+            skip -= cut
+            piece = piece[cut:]
+        if most is not None:
+            piece = piece[: most - handed]
+        if piece:
+            sink(piece)
+            handed += len(piece)
+        waiter.check(reply.what)
+    return handed

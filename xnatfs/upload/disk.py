@@ -1,0 +1,83 @@
+"""The local disk under the spool: its errors in the project's words, files replaced in one step.
+
+Used by everything in ``upload`` that writes; it knows nothing of records or uploads.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from xnatfs.errors import DiskFault, NoSpace, QuotaExceeded
+
+# Being written: not there yet for any reader.
+NEW_SUFFIX = ".new"
+
+
+@contextmanager
+def local_disk(what: str) -> Iterator[None]:
+    """Turn an OSError of the local disk into one of the project's.
+
+    Args:
+        what: what was read or written, for the error text.
+
+    Raises: NoSpace, QuotaExceeded, DiskFault.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno == errno.ENOSPC:
+            raise NoSpace(f"no space on the local disk for {what}") from error
+        if error.errno == errno.EDQUOT:
+            raise QuotaExceeded(f"disk quota exceeded for {what}") from error
+        raise DiskFault(f"the local disk failed with {what}: {reason}") from error
+
+
+def sync_file(path: Path) -> None:
+    """Make the bytes of a file durable. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    try:
+        sync_file(folder)
+    except OSError as error:
+        # Some network file systems refuse fsync on a folder; they have no other way to offer.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+
+
+def replace_file(path: Path, content: bytes, *, durable: bool) -> None:
+    """Write a small file (0600) beside its place and rename it there.
+
+    Raises: NoSpace, QuotaExceeded, DiskFault; the old file then still stands.
+    """
+    beside = path.with_name(path.name + NEW_SUFFIX)
+    with local_disk(str(path)):
+        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(fd, content, 0)
+            if durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(beside, path)
+        if durable:
+            sync_folder(path.parent)
+
+
+def write_all(fd: int, content: bytes, offset: int) -> None:
+    """Write all of it: a single pwrite may take less when the disk is nearly full."""
+    view = memoryview(content)
+    while view:
+        done = os.pwrite(fd, view, offset)
+        view, offset = view[done:], offset + done

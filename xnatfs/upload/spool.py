@@ -1,0 +1,270 @@
+"""The spool: what was written and is not surely on the server yet, on the local disk.
+
+    <spool>/<host>-<boot>-<pid>-<start>/        one folder for each process that mounts, 0700
+        owner                                   who that is: JSON
+        released                                the process ended cleanly and left something
+        <time>-<random>-<name>/                 one folder for each upload
+            bytes
+            record.json
+
+``fs`` makes uploads here and hands them to ``uploader``; ``queue`` looks at the folders of other
+processes. An upload belongs to one process at a time, and changes hands by a rename of its
+folder, which has one winner on every file system: no lock is needed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from xnatfs.config import MIB, SpoolSettings
+from xnatfs.errors import NoSpace, XnatfsError
+from xnatfs.model.versions import Version
+from xnatfs.upload.disk import local_disk, sync_folder
+from xnatfs.upload.owner import OWNER_NAME, RELEASED_NAME, Owner, write_owner
+from xnatfs.upload.record import Base, Record, Target, read_record, write_record
+from xnatfs.upload.upload import LEAVING, Upload
+
+log = logging.getLogger(__name__)
+
+# Prefix of a folder that is being made: a crash may leave it, nobody was told of it.
+MAKING = ".new-"
+
+# Fraction of the disk that stays free when no bound is set.
+KEEP_FREE = 0.05
+
+# The free space of the disk is asked for once in this many bytes.
+GRANT = 16 * MIB
+
+# What of a file name is kept in the name of its folder, so that ``ls`` tells what it is.
+_UNREADABLE = re.compile(r"[^A-Za-z0-9._+=-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The disk that holds the spool, as statfs shows it. Bytes and counts."""
+
+    block_size: int
+    blocks: int
+    blocks_free: int
+    blocks_available: int
+    files: int
+    files_free: int
+
+
+class Spool:
+    """The folder of this process in the spool.
+
+    Args:
+        settings: where, and how much may wait there.
+        server: base URL; account: login name; mount: the mount point, for people ("" without).
+
+    Threading: ``_mu`` guards the table of uploads and the counted bytes. Uploads have their own
+    lock; the order is upload, then spool.
+    """
+
+    def __init__(self, settings: SpoolSettings, server: str, account: str, mount: str = "") -> None:
+        self._settings = settings
+        self._server = server
+        self._account = account
+        self._mount = mount
+        self._folder: Path | None = None
+        self._mu = threading.Lock()
+        self._uploads: dict[str, Upload] = {}
+        self._used = 0
+        self._granted = 0
+
+    @property
+    def account(self) -> tuple[str, str]:
+        """Base URL and login name that its uploads go to."""
+        return self._server, self._account
+
+    @property
+    def folder(self) -> Path:
+        """The folder of this process; ``adopt`` makes it."""
+        if self._folder is None:
+            raise RuntimeError("the spool is used before adopt()")
+        return self._folder
+
+    def adopt(self) -> None:
+        """Make this process's folder. To be called in the process that serves (after a fork).
+
+        Raises: NoSpace, QuotaExceeded, DiskFault.
+        """
+        owner = Owner.of_this_process(self._server, self._account, self._mount)
+        root = self._settings.folder
+        with local_disk(f"the spool {root}"):
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            place = root / owner.folder_name
+            # With its owner file from the first moment: others judge a folder by it.
+            making = root / f"{MAKING}{place.name}"
+            making.mkdir(mode=0o700)
+            write_owner(making, owner)
+            os.rename(making, place)
+        self._folder = place
+
+    def new(self, target: Target, base: Version | None, old: Iterable[bytes] | None) -> Upload:
+        """Begin an upload: a folder with its bytes and an open record.
+
+        Args:
+            target: where it goes.
+            base: the version on the server that it replaces; None: the name must not exist there.
+            old: content to start from, in order (an existing file is copied up); None: empty.
+
+        Raises: NoSpace, QuotaExceeded, DiskFault, and whatever ``old`` raises; nothing is left
+            behind then.
+        """
+        record = Record(
+            id=_new_id(target.path),
+            target=target,
+            base=None if base is None else Base.of(base),
+            created=time.time(),
+        )
+        making = self.folder / f"{MAKING}{record.id}"
+        try:
+            with local_disk(f"the spool copy of {target.labels}"):
+                making.mkdir(mode=0o700)
+            write_record(making, record, durable=False)
+            upload = Upload(self, making, record)
+            for piece in old or ():
+                upload.write(upload.size, piece)
+            with local_disk(f"the spool copy of {target.labels}"):
+                upload.settle_in(self.folder / record.id)
+        except BaseException:
+            shutil.rmtree(making, ignore_errors=True)
+            raise
+        with self._mu:
+            self._uploads[record.id] = upload
+        return upload
+
+    def take(self, folder: Path) -> Upload | None:
+        """Take over an upload of a process that is gone, by renaming its folder into ours.
+
+        Returns: the upload, or None when another process was faster.
+
+        Raises: DiskFault: its record cannot be read; it stays where it was.
+        """
+        record = read_record(folder)
+        place = self.folder / record.id
+        try:
+            os.rename(folder, place)
+        except FileNotFoundError:
+            return None
+        upload = Upload(self, place, record)
+        with self._mu:
+            self._uploads[record.id] = upload
+            self._used += upload.size
+        return upload
+
+    def pending(self) -> list[Upload]:
+        """What is not surely on the server yet, oldest first."""
+        with self._mu:
+            return sorted(self._uploads.values(), key=lambda upload: upload.record.created)
+
+    def reserve(self, size: int) -> None:
+        """Count ``size`` more bytes, before they are written.
+
+        Raises: NoSpace: the bound of the spool is reached.
+        """
+        if size <= 0:
+            return
+        with self._mu:
+            if self._settings.size and self._used + size > self._settings.size:
+                raise NoSpace(
+                    f"the spool {self._settings.folder} holds {self._used} bytes that are not on "
+                    f"the server yet, and --spool-size is {self._settings.size}"
+                )
+            if not self._settings.size and size > self._granted:
+                self._granted = self._grant(size)
+            self._granted -= size
+            self._used += size
+
+    def give_back(self, size: int) -> None:
+        """Count ``size`` bytes less."""
+        with self._mu:
+            self._used -= size
+
+    def forget(self, upload: Upload) -> None:
+        """An upload is gone."""
+        with self._mu:
+            self._uploads.pop(upload.record.id, None)
+            self._used -= upload.size
+
+    def free(self) -> Room:
+        """The disk of the spool, with what the bound of the spool leaves of it.
+
+        Raises: DiskFault.
+        """
+        with local_disk(f"the spool {self._settings.folder}"):
+            disk = os.statvfs(self._folder or self._settings.folder)
+        unit = disk.f_frsize or disk.f_bsize
+        available = disk.f_bavail
+        with self._mu:
+            if self._settings.size:
+                left = max(0, self._settings.size - self._used) // unit
+            else:
+                left = max(0, available - int(disk.f_blocks * KEEP_FREE))
+        return Room(
+            block_size=unit,
+            blocks=disk.f_blocks,
+            blocks_free=disk.f_bfree,
+            blocks_available=min(available, left),
+            files=disk.f_files,
+            files_free=disk.f_ffree,
+        )
+
+    def release(self) -> None:
+        """End cleanly: remove the folder, or write ``released`` when something is left in it.
+
+        Never raises: what cannot be removed is left for the next process.
+        """
+        if self._folder is None:
+            return
+        for upload in self.pending():
+            upload.close()
+        try:
+            remove_if_empty(self._folder)
+            if self._folder.exists():
+                with local_disk(f"the spool {self._folder}"):
+                    (self._folder / RELEASED_NAME).touch(mode=0o600)
+                    sync_folder(self._folder)
+        except (OSError, XnatfsError) as error:
+            log.warning("cannot release the spool folder %s: %s", self._folder, error)
+
+    def _grant(self, size: int) -> int:
+        """How many bytes may be written before the disk is asked again. ``_mu`` is held."""
+        with local_disk(f"the spool {self._settings.folder}"):
+            disk = os.statvfs(self.folder)
+        unit = disk.f_frsize or disk.f_bsize
+        spare = (disk.f_bavail - int(disk.f_blocks * KEEP_FREE)) * unit
+        if spare < size:
+            raise NoSpace(
+                f"the disk of the spool {self._settings.folder} is down to its last "
+                f"{KEEP_FREE:.0%}, which xnatfs leaves free"
+            )
+        return min(spare, max(size, GRANT))
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a process's folder in which no upload is left. Raises OSError other than that."""
+    for entry in list(folder.iterdir()):
+        if entry.name.startswith((MAKING, LEAVING)):
+            shutil.rmtree(entry, ignore_errors=True)
+    if {entry.name for entry in folder.iterdir()} <= {OWNER_NAME, RELEASED_NAME}:
+        leaving = folder.with_name(LEAVING + folder.name)
+        os.rename(folder, leaving)
+        shutil.rmtree(leaving, ignore_errors=True)
+
+
+def _new_id(path: str) -> str:
+    """A name that sorts by time, is unique among all processes, and tells what it is."""
+    name = _UNREADABLE.sub("_", path.rpartition("/")[2])[-60:].lstrip(".") or "file"
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}-{name}"
