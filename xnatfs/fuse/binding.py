@@ -22,9 +22,7 @@ from xnatfs.fs.values import Caller
 # thread as an interrupt; giving up a read because of SIGCHLD, a timer or the SIGURG by which
 # some runtimes schedule their threads would hand EINTR to programs that do not expect it from a
 # file. A signal whose default action kills appears as SIGKILL.
-_ENDING = frozenset(
-    {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM}
-)
+_ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM})
 
 # Read-ahead requests that the kernel may have under way; its default of 12 throttles several
 # readers of large files, 64 is what other network file systems ask for.
@@ -68,7 +66,7 @@ def load() -> Binding:
 
     return Binding(
         serve=fuse.FUSE,
-        interrupted=lambda: bool(fuse_interrupted()) and _asked_to_end(thread()),
+        interrupted=lambda: _given_up(thread(), interrupted=bool(fuse_interrupted())),
         caller=lambda: _caller(thread()),
     )
 
@@ -87,14 +85,37 @@ def _status(thread: int) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
 
 
-def _asked_to_end(thread: int) -> bool:
-    """Whether a signal that ends programs waits for this thread; unknown counts as yes."""
+def _given_up(thread: int, *, interrupted: bool) -> bool:
+    """Whether nobody waits for the current request any more.
+
+    Args:
+        thread: who asked; 0 when unknown.
+        interrupted: what the kernel says. It says nothing about read-ahead, for which a page
+            stays locked: the next open of the file would hang until the read ends.
+
+    Returns: True when the asking thread is gone, or a signal that ends programs waits for it.
+    """
     status = _status(thread)
     if "SigPnd" not in status or "ShdPnd" not in status:
+        return interrupted or _is_gone(thread)
+    if status.get("State", "").startswith(("Z", "X")):
         return True
     waiting = int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)
     unheard = int(status.get("SigIgn", "0"), 16) | int(status.get("SigBlk", "0"), 16)
     return any(waiting & ~unheard & (1 << (number - 1)) for number in _ENDING)
+
+
+def _is_gone(thread: int) -> bool:
+    """Whether there is no such thread; /proc may hide the threads of other users."""
+    if thread <= 0:
+        return False
+    try:
+        os.kill(thread, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def _caller(thread: int) -> Caller:

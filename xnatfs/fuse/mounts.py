@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -199,13 +200,10 @@ def holders(mountpoint: Path) -> list[tuple[int, str]]:
     Returns: (process id, name) of each.
     """
     found = []
-    for entry in sorted(
-        (name for name in os.listdir("/proc") if name.isdigit()), key=int
-    ):
+    for entry in sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int):
         process = Path("/proc", entry)
         if int(entry) != os.getpid() and any(
-            link == str(mountpoint) or link.startswith(f"{mountpoint}/")
-            for link in _links(process)
+            link == str(mountpoint) or link.startswith(f"{mountpoint}/") for link in _links(process)
         ):
             found.append((int(entry), _process_name(process)))
     return found
@@ -214,10 +212,8 @@ def holders(mountpoint: Path) -> list[tuple[int, str]]:
 def _links(process: Path) -> list[str]:
     """What a process has open, works in and has mapped; nothing of what may not be read."""
     places = [process / "cwd", process / "root"]
-    try:
+    with suppress(OSError):
         places += [process / "fd" / name for name in os.listdir(process / "fd")]
-    except OSError:
-        pass
     links = []
     for place in places:
         try:

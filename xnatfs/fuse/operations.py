@@ -6,6 +6,7 @@ errno into a reply of garbage.
 
 No attribute of ``Operations`` may be named like an operation of FUSE: fusepy would register it.
 """
+# ruff: noqa: D102 -- the methods are the system calls of their names
 
 from __future__ import annotations
 
@@ -55,7 +56,7 @@ def _request(
     name = method.__name__.lstrip("_")
 
     @functools.wraps(method)
-    def answer(self: Operations, *args: P.args, **kwargs: P.kwargs) -> R:
+    def answer(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> R:
         self._count(1)
         try:
             return method(self, self._waiter(name), *args, **kwargs)
@@ -63,7 +64,7 @@ def _request(
             row = row_of(error)
             log.log(row.level, "%s %s: %s", name, _subject(args), error)
             raise OSError(row.errno, os.strerror(row.errno)) from None
-        except BaseException as error:  # noqa: BLE001 -- nothing else may reach fusepy
+        except BaseException as error:
             log.error("%s %s: unexpected %r", name, _subject(args), error)
             log.debug("where it came from", exc_info=True)
             raise OSError(errno.EIO, os.strerror(errno.EIO)) from None

@@ -165,9 +165,7 @@ class Serving:
             return False
         wait = request.get("wait")
         waiter = Waiter(total_s=None if wait is None else float(wait))
-        draining = threading.Thread(
-            target=self._drain, args=(waiter,), name="drain", daemon=True
-        )
+        draining = threading.Thread(target=self._drain, args=(waiter,), name="drain", daemon=True)
         draining.start()
         while draining.is_alive():
             draining.join(_PROGRESS_S)
