@@ -10,6 +10,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from xnatfs import __version__
+
 KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
@@ -55,7 +57,7 @@ class ServerSettings:
     # Parallel connections of one mount.
     connections: int = 8
     # event_reason of every change; hospitals refuse changes without one.
-    reason: str = ""
+    reason: str = f"xnatfs {__version__}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,15 @@ import logging.handlers
 import os
 import re
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 # user:password@ in an address, Authorization headers and session cookies, wherever they stand.
 _SECRETS = re.compile(
-    r"(?P<keep>://[^/\s:@]*:|Authorization:?\s*Basic\s+|JSESSIONID=)(?P<secret>[^@\s;,'\"]+)",
+    r"(?P<keep>://[^/\s:@]*:)[^/\s@]+(?=@)"
+    r"|(?P<header>Authorization:?\s*Basic\s+|JSESSIONID=)[^\s;,'\"]+",
     re.IGNORECASE,
 )
 
@@ -28,10 +30,18 @@ class Redactor(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite the record's text in place; every record passes."""
         text = record.getMessage()
-        clean = _SECRETS.sub(r"\g<keep>***", text)
+        clean = _SECRETS.sub(lambda hit: (hit["keep"] or hit["header"]) + "***", text)
         if clean != text:
             record.msg, record.args = clean, None
         return True
+
+
+class _PrivateRotatingFile(logging.handlers.RotatingFileHandler):
+    """A rotated log that only its owner can read."""
+
+    def _open(self) -> TextIOWrapper:
+        descriptor = os.open(self.baseFilename, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+        return open(descriptor, self.mode, encoding=self.encoding, errors=self.errors)
 
 
 def set_up(level: str, file: Path | None) -> None:
@@ -46,8 +56,7 @@ def set_up(level: str, file: Path | None) -> None:
         handler = logging.StreamHandler(sys.stderr)
     else:
         file.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(file, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
-        handler = logging.handlers.RotatingFileHandler(
+        handler = _PrivateRotatingFile(
             file, maxBytes=10_000_000, backupCount=3, encoding="utf-8", errors="backslashreplace"
         )
     handler.setFormatter(logging.Formatter(FORMAT))

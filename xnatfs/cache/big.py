@@ -20,25 +20,12 @@ from xnatfs.cache.content import BLOCK, Content, Verdict
 from xnatfs.cache.eviction import Room, remove
 from xnatfs.cache.layout import PartMap, block_count, block_length
 from xnatfs.cache.memory import Memory
+from xnatfs.cache.parts import Block, Part, find_parts
 
 log = logging.getLogger(__name__)
 
 # Blocks wait in memory until they are written down; no more than this much of one content.
 _SAVE_AFTER = 8 * BLOCK
-
-
-class _Block:
-    """Where one block is, and whether this process may trust it."""
-
-    __slots__ = ("checked", "crc", "fd", "held")
-
-    def __init__(self, crc: int, fd: int, *, checked: bool, held: bytes | None = None) -> None:
-        self.crc = crc
-        # Descriptor of the part, or -1 for one that is in memory only.
-        self.fd = fd
-        self.checked = checked
-        # The bytes, while a network disk may still refuse what was written.
-        self.held = held
 
 
 class BigContent(Content):
@@ -78,20 +65,23 @@ class BigContent(Content):
         self._saving = threading.Lock()
         self._loaded = False
         self._fds: list[int] = []
+        self._epoch = 0
         self._clear()
 
     def _clear(self) -> None:
-        self._blocks: dict[int, _Block] = {}
-        # CRCs of the whole content; filled once the whole has a verdict.
+        self._blocks: dict[int, Block] = {}
+        # The same blocks in further parts.
+        self._spare: dict[int, list[Block]] = {}
+        # CRCs that must not change: of all blocks once the whole has a verdict, and of lost ones.
         self._known: dict[int, int] = {}
         self._verdict = Verdict.OPEN
         self._on_disk = True
         # Descriptor of our own part; -1 until the first block is put.
         self._own = -1
-        self._unsaved: dict[int, _Block] = {}
+        self._unsaved: dict[int, Block] = {}
         self._verdict_saved = True
         # Counts drops: what was written for an earlier state is not listed in a later one.
-        self._epoch = getattr(self, "_epoch", -1) + 1
+        self._epoch += 1
 
     # opening and closing
 
@@ -117,51 +107,27 @@ class BigContent(Content):
             self._loaded = False
 
     def _find(self) -> None:
-        try:
-            names = [name for name in os.listdir(self._folder) if name.endswith(layout.MAP_SUFFIX)]
-        except OSError:
-            return
-        parts = [part for part in map(self._find_part, sorted(names)) if part is not None]
+        parts = find_parts(self._folder, self.size, self._part)
         with self._mu:
+            self._fds.extend(part.fd for part in parts)
+            self._own = next((part.fd for part in parts if part.name == self._part), -1)
             self._adopt(parts)
 
-    def _find_part(self, map_name: str) -> tuple[PartMap, int] | None:
-        """One part's map and the descriptor of its bytes, or None when it is of no use."""
-        path = self._folder / map_name
-        own = path.stem == self._part
-        try:
-            map_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            return None
-        try:
-            raw = disk.read_exactly(map_fd, os.fstat(map_fd).st_size, 0)
-            disk.touch(map_fd)
-        finally:
-            os.close(map_fd)
-        part = None if raw is None else layout.parse_map(raw, self.size)
-        if part is None:
-            log.warning("the store held a damaged map in %s: its blocks are fetched again", path)
-            return None
-        try:
-            flags = (os.O_RDWR if own else os.O_RDONLY) | os.O_CLOEXEC | os.O_NOFOLLOW
-            fd = os.open(path.with_suffix(layout.BYTES_SUFFIX), flags)
-        except OSError:
-            return None
-        self._fds.append(fd)
-        if own:
-            self._own = fd
-        return part, fd
-
-    def _adopt(self, parts: list[tuple[PartMap, int]]) -> None:
-        for part, _fd in parts:
-            if part.verdict > self._verdict:
-                self._verdict = part.verdict
-                self._known = part.known | part.here
-        for part, fd in parts:
-            for index, crc in part.here.items():
+    def _adopt(self, parts: list[Part]) -> None:
+        for part in parts:
+            if part.map.verdict > self._verdict:
+                self._verdict = part.map.verdict
+                self._known = part.map.known | part.map.here
+        for part in parts:
+            for index, crc in part.map.here.items():
                 # With a verdict only the very bytes count that it was made on.
-                if index not in self._blocks and self._known.get(index, crc) == crc:
-                    self._blocks[index] = _Block(crc, fd, checked=False)
+                if self._known.get(index, crc) != crc:
+                    continue
+                block = Block(crc, part.fd, checked=False)
+                if index in self._blocks:
+                    self._spare.setdefault(index, []).append(block)
+                else:
+                    self._blocks[index] = block
 
     # reading
 
@@ -203,19 +169,22 @@ class BigContent(Content):
             block.checked = whole is not None
             piece = None if whole is None else whole[skip : skip + size]
         if piece is None:
-            log.warning(
-                "the store held damaged bytes in %s (block %d): they are fetched again",
-                self._folder,
-                index,
-            )
+            log.warning("the store held damaged bytes in %s (block %d)", self._folder, index)
             self._lose(index, block)
+            # Another part may have it; the number of parts bounds the depth.
+            return self._read_block(index, skip, size)
         return piece
 
-    def _lose(self, index: int, block: _Block) -> None:
+    def _lose(self, index: int, block: Block) -> None:
         with self._mu:
             if self._blocks.get(index) is block:
                 del self._blocks[index]
                 self._unsaved.pop(index, None)
+                # It may have gone into a digest already: what replaces it must be the same.
+                self._known[index] = block.crc
+                spare = self._spare.get(index)
+                if spare and spare[-1].crc == block.crc:
+                    self._blocks[index] = spare.pop()
                 self._verdict_saved = False
 
     def missing(self, offset: int, size: int) -> list[tuple[int, int]]:
@@ -252,7 +221,8 @@ class BigContent(Content):
     def checksums(self) -> dict[int, int]:
         """See Content."""
         with self._mu:
-            return {index: block.crc for index, block in self._blocks.items()}
+            here = {index: block.crc for index, block in self._blocks.items()}
+            return self._known | here
 
     @property
     def verdict(self) -> Verdict:
@@ -307,9 +277,9 @@ class BigContent(Content):
             if fd < 0:
                 self._on_disk = False
                 self._memory.put(id(self), index, piece)
-                self._blocks[index] = _Block(crc, -1, checked=True)
+                self._blocks[index] = Block(crc, -1, checked=True)
             else:
-                block = _Block(crc, fd, checked=True, held=piece)
+                block = Block(crc, fd, checked=True, held=piece)
                 self._blocks[index] = self._unsaved[index] = block
         return True
 
@@ -332,7 +302,7 @@ class BigContent(Content):
                 return self._own
             epoch = self._epoch
         path = self._folder / f"{self._part}{layout.BYTES_SUFFIX}"
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        disk.make_private(self._folder)
         fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with self._mu:
             self._fds.append(fd)
@@ -377,11 +347,11 @@ class BigContent(Content):
         return PartMap(verdict, here, known if covered else {})
 
     @staticmethod
-    def _settle(blocks: dict[int, _Block]) -> None:
+    def _settle(blocks: dict[int, Block]) -> None:
         for block in blocks.values():
             block.held = None
 
-    def _unlist(self, blocks: dict[int, _Block], epoch: int) -> None:
+    def _unlist(self, blocks: dict[int, Block], epoch: int) -> None:
         """A disk that refuses late: what it was given is kept in memory, and not believed."""
         with self._mu:
             if epoch != self._epoch:
@@ -390,7 +360,7 @@ class BigContent(Content):
             for index, block in blocks.items():
                 if self._blocks.get(index) is block and block.held is not None:
                     self._memory.put(id(self), index, block.held)
-                    self._blocks[index] = _Block(block.crc, -1, checked=True)
+                    self._blocks[index] = Block(block.crc, -1, checked=True)
 
     def mark_verified(self) -> None:
         """See Content."""
@@ -403,7 +373,7 @@ class BigContent(Content):
     def _mark(self, verdict: Verdict) -> None:
         with self._mu:
             self._verdict = verdict
-            self._known = {index: block.crc for index, block in self._blocks.items()}
+            self._known |= {index: block.crc for index, block in self._blocks.items()}
             self._verdict_saved = False
         self.save()
 

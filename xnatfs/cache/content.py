@@ -69,8 +69,8 @@ class Content(ABC):
             piece: the bytes of whole blocks.
 
         Returns:
-            False when a block differs from what it was when the whole was found verified: the
-            piece was damaged on the way, and the rest of it is not kept.
+            False when a block differs from what it was before it was lost: one of the two was
+            damaged on the way, and neither this block nor the rest of the piece is kept.
         """
 
     @abstractmethod
@@ -86,7 +86,7 @@ class Content(ABC):
 
     @abstractmethod
     def checksums(self) -> dict[int, int]:
-        """CRC32 by block number, of the blocks that are here."""
+        """CRC32 by block number, of the blocks that are or were here since the last drop."""
 
     @property
     @abstractmethod

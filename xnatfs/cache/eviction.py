@@ -23,10 +23,12 @@ from xnatfs.config import MIB, StoreSettings
 
 log = logging.getLogger(__name__)
 
-# A sweep goes this far below the bound, so that the next block does not need another one.
-_LOW_WATER = 0.9
-# While a sweep is under way the store may grow past its bound by this much, no further.
-_OVERSHOOT = 1.05
+# A sweep begins when this part of the bound is in use, so that content may go on arriving while
+# it is under way, and ends at the second figure, so that the next block does not need another.
+_HIGH_WATER = 0.95
+_LOW_WATER = 0.85
+# What a file takes beyond its bytes: the rest of its last disk block, a seal.
+_ROUNDING = 4096
 # Other processes fill the same folder and content grows old: look again after this long.
 _SWEEP_EVERY_S = 600.0
 # The disk's free space is asked for again after this many bytes or seconds.
@@ -122,6 +124,8 @@ class Room:
         self._mu = threading.Lock()
         # Bytes on disk by the last sweep and what was put since; None before the first.
         self._used: int | None = None
+        # Bytes ever let in, for what arrives while a sweep is under way.
+        self._admitted = self._last_admitted = 0
         self._since_look = _LOOK_EVERY
         self._looked = 0.0
         self._swept = 0.0
@@ -141,18 +145,23 @@ class Room:
         with self._mu:
             if now < self._closed_until:
                 return False
-            self._used = None if self._used is None else self._used + size
-            self._since_look += size
-            due = self._used is None or self._used > self._settings.size
+            taken = size + _ROUNDING
+            self._admitted += taken
+            self._last_admitted = taken
+            self._since_look += taken
+            bound = self._settings.size
+            over = self._used is not None and self._used + taken > bound
+            if self._used is not None and not over:
+                self._used += taken
+            due = self._used is None or over or self._used > bound * _HIGH_WATER
             due = due or now - self._swept > _SWEEP_EVERY_S
             if self._since_look >= _LOOK_EVERY or now - self._looked > _LOOK_EVERY_S:
                 self._since_look, self._looked = 0, now
                 due = due or self._wanting() > 0
             start = due and not self._sweeping
             self._sweeping = self._sweeping or start
-            over = self._used is not None and self._used > self._settings.size * _OVERSHOOT
         if start:
-            threading.Thread(target=self._sweep_then_open, name="sweep", daemon=True).start()
+            threading.Thread(target=self._sweep_aside, name="sweep", daemon=True).start()
         return not over
 
     def full(self, error: OSError) -> None:
@@ -183,7 +192,7 @@ class Room:
         keep = int(disk.f_blocks * self._settings.keep_free)
         return max(0, (keep - disk.f_bavail) * disk.f_frsize)
 
-    def _sweep_then_open(self) -> None:
+    def _sweep_aside(self) -> None:
         try:
             self.sweep()
         finally:
@@ -193,20 +202,24 @@ class Room:
     def sweep(self) -> int:
         """Remove what is too old or too much, least recently used first; bytes that are left."""
         settings = self._settings
+        with self._mu:
+            # What was let in last is being written now, and may not be seen by this walk.
+            admitted_before = self._admitted - self._last_admitted
         kept = sorted(walk(settings.folder), key=lambda content: content.last_used)
         used = sum(content.used for content in kept)
         oldest = time.time() - settings.max_age_s
-        bound = settings.size if used <= settings.size else int(settings.size * _LOW_WATER)
+        most = settings.size * (_HIGH_WATER if used <= settings.size * _HIGH_WATER else _LOW_WATER)
         for content in kept:
             too_old = content.last_used < oldest
-            if not (too_old or used > bound or self._wanting() > 0):
+            if not (too_old or used > most or self._wanting() > 0):
                 break
             if not self._in_use(content.path) and remove(content.path):
                 used -= content.used
                 self._evictions += 1
         self._remove_leftovers()
         with self._mu:
-            self._used, self._swept = used, time.monotonic()
+            self._used = used + self._admitted - admitted_before
+            self._swept = time.monotonic()
         if used > settings.size or self._wanting() > 0:
             self._close("is full of open files, or its disk is")
         return used

@@ -230,7 +230,7 @@ class SmallContent(Content):
             return False
         seal = layout.pack_seal(Seal(verdict, self.size, self._crc))
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            disk.make_private(self._path.parent)
             fd = disk.write_beside(self._path, (whole, seal))
             self._checked.note(self._path.name, _mark(fd))
         except OSError as error:

@@ -87,10 +87,9 @@ class Store:
 
     def _make_folders(self, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (self._folder / layout.CONTENT).mkdir(parents=True, exist_ok=True, mode=0o700)
-        # mkdir gives parents the umask's mode, and the folder may be older than we are.
-        for folder in (root, self._folder):
-            os.chmod(folder, 0o700)
+        disk.make_private(self._folder / layout.CONTENT)
+        # The folder that the user named may be older than we are.
+        os.chmod(root, 0o700)
         tag = root / layout.TAG_NAME
         if not tag.exists():
             os.close(disk.write_beside(tag, (layout.TAG_TEXT.encode(),)))

@@ -10,16 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from xnatfs.demo import ranges, services
-from xnatfs.demo.changes import Changes
 from xnatfs.demo.deletes import Deletes
 from xnatfs.demo.directory import Directory
+from xnatfs.demo.experiments import Experiments
 from xnatfs.demo.files import Files
 from xnatfs.demo.gate import Gate, login_page
 from xnatfs.demo.lists import Lists
+from xnatfs.demo.parts import Parts
+from xnatfs.demo.projects import Projects
 from xnatfs.demo.resources import Resources
 from xnatfs.demo.routes import Router
 from xnatfs.demo.services import Services
+from xnatfs.demo.sharing import Sharing
 from xnatfs.demo.site import Site
+from xnatfs.demo.subjects import Subjects
+from xnatfs.demo.uploads import Uploads
 from xnatfs.demo.wire import (
     Body,
     NoBody,
@@ -119,65 +124,10 @@ class Application:
 def _routes(site: Site, gate: Gate) -> Router:
     """The route table (R§1.2)."""
     router = Router()
-    lists, changes, door = Lists(site), Changes(site), Services(site, gate)
-    files, resources, folder = Files(site), Resources(site), Directory(site)
-    project, subject = "/projects/{P}", "/projects/{P}/subjects/{S}"
-    deep, flat, under_project = (
-        f"{subject}/experiments/{{E}}",
-        "/experiments/{E}",
-        (f"{project}/experiments/{{E}}"),
-    )
-
-    router.add("/projects", get=lists.projects)
-    router.add(project, get=changes.get_project, put=changes.put_project,
-               post=changes.put_project, delete=changes.delete_project)  # fmt: skip
-    router.add("/subjects", get=lists.subjects)
-    router.add(f"{project}/subjects", get=lists.subjects, post=changes.post_subject)
-    for place in ("/subjects/{S}", subject):
-        router.add(place, get=changes.get_subject, put=changes.put_subject,
-                   delete=changes.delete_subject)  # fmt: skip
-        router.add(f"{place}/projects", get=changes.subject_projects)
-        router.add(f"{place}/projects/{{TO}}", put=changes.share_subject,
-                   delete=changes.unshare_subject)  # fmt: skip
-    router.add("/experiments", get=lists.all_experiments)
-    router.add(f"{project}/experiments", get=lists.experiments)
-    router.add(f"{subject}/experiments", get=lists.experiments, post=changes.post_experiment)
-    for place in (flat, under_project, deep):
-        router.add(place, get=changes.get_experiment, put=changes.put_experiment,
-                   delete=changes.delete_experiment)  # fmt: skip
-        router.add(f"{place}/projects", get=changes.experiment_projects)
-        router.add(f"{place}/projects/{{TO}}", put=changes.share_experiment,
-                   delete=changes.unshare_experiment)  # fmt: skip
-    for place in (flat, deep):
-        router.add(f"{place}/scans", get=lists.scans)
-        router.add(f"{place}/scans/{{SCAN}}", get=changes.get_scan, put=changes.put_scan,
-                   delete=changes.delete_scan)  # fmt: skip
-        router.add(f"{place}/reconstructions", get=lists.reconstructions)
-        router.add(f"{place}/reconstructions/{{RECON}}", get=changes.get_reconstruction,
-                   put=changes.put_reconstruction,
-                   delete=changes.delete_reconstruction)  # fmt: skip
-        router.add(f"{place}/assessors", get=lists.assessors)
-        router.add(f"{place}/assessors/{{A}}", get=changes.get_assessor,
-                   put=changes.put_assessor, delete=changes.delete_assessor)  # fmt: skip
-        router.add(f"{place}/assessors/{{A}}/projects", get=changes.experiment_projects)
-    for place in (flat, under_project):
-        router.add(f"{place}/DIR", get=folder.get)
-
-    parts = [f"{place}/scans/{{SCAN}}" for place in (flat, deep)]
-    for place in (flat, deep):
-        for part in (f"{place}/assessors/{{A}}", f"{place}/reconstructions/{{RECON}}"):
-            parts += [part, f"{part}/{{TYPE}}"]
-    removal, upload = Deletes(site), changes.uploads
-    for parent in (project, subject, "/subjects/{S}", under_project, deep, flat, *parts):
-        router.add(f"{parent}/resources", get=resources.list, put=resources.put,
-                   post=resources.put)  # fmt: skip
-        router.add(f"{parent}/resources/{{RES}}", get=resources.get, put=resources.put,
-                   post=resources.put, delete=resources.delete)  # fmt: skip
-        verbs = {"get": files.get, "put": upload.put, "post": upload.put}
-        router.add(f"{parent}/resources/{{RES}}/files", **verbs, delete=removal.delete)
-        if parent != under_project:
-            router.add(f"{parent}/files", **verbs, delete=removal.delete)
-
+    _object_routes(router, site)
+    _part_routes(router, site)
+    _resource_routes(router, site)
+    door = Services(site, gate)
     router.add("/JSESSION", archive=False, get=door.session, post=door.session,
                delete=door.end_session)  # fmt: skip
     router.add("/auth", archive=False, get=door.identity)
@@ -185,3 +135,70 @@ def _routes(site: Site, gate: Gate) -> Router:
     router.add("/services/tokens", archive=False, get=door.tokens)
     router.add("/services/refresh/catalog", archive=False, post=door.refresh)
     return router
+
+
+_P = "/projects/{P}"
+_S = "/projects/{P}/subjects/{S}"
+# The three addresses of a session; scans and the like have no place below the second.
+_DEEP, _MIDDLE, _FLAT = f"{_S}/experiments/{{E}}", f"{_P}/experiments/{{E}}", "/experiments/{E}"
+
+
+def _object_routes(router: Router, site: Site) -> None:
+    """Projects, subjects, sessions, and where they are shared."""
+    lists, sharing, folder = Lists(site), Sharing(site), Directory(site)
+    projects, subjects, sessions = Projects(site), Subjects(site), Experiments(site)
+    router.add("/projects", get=lists.projects)
+    router.add(_P, get=projects.get, put=projects.put, post=projects.put, delete=projects.delete)
+    router.add("/subjects", get=lists.subjects)
+    router.add(f"{_P}/subjects", get=lists.subjects, post=subjects.post)
+    for place in ("/subjects/{S}", _S):
+        router.add(place, get=subjects.get, put=subjects.put, delete=subjects.delete)
+        router.add(f"{place}/projects", get=sharing.subject_projects)
+        router.add(f"{place}/projects/{{TO}}", put=sharing.share_subject,
+                   delete=sharing.unshare_subject)  # fmt: skip
+    router.add("/experiments", get=lists.all_experiments)
+    router.add(f"{_P}/experiments", get=lists.experiments)
+    router.add(f"{_S}/experiments", get=lists.experiments, post=sessions.post)
+    for place in (_FLAT, _MIDDLE, _DEEP):
+        router.add(place, get=sessions.get, put=sessions.put, delete=sessions.delete)
+        router.add(f"{place}/projects", get=sharing.experiment_projects)
+        router.add(f"{place}/projects/{{TO}}", put=sharing.share_experiment,
+                   delete=sharing.unshare_experiment)  # fmt: skip
+    for place in (_FLAT, _MIDDLE):
+        router.add(f"{place}/DIR", get=folder.get)
+
+
+def _part_routes(router: Router, site: Site) -> None:
+    """Scans, reconstructions and assessors of a session."""
+    lists, parts, sessions, sharing = Lists(site), Parts(site), Experiments(site), Sharing(site)
+    for place in (_FLAT, _DEEP):
+        router.add(f"{place}/scans", get=lists.scans)
+        router.add(f"{place}/scans/{{SCAN}}", get=parts.get_scan, put=parts.put_scan,
+                   delete=parts.delete_scan)  # fmt: skip
+        router.add(f"{place}/reconstructions", get=lists.reconstructions)
+        router.add(f"{place}/reconstructions/{{RECON}}", get=parts.get_reconstruction,
+                   put=parts.put_reconstruction,
+                   delete=parts.delete_reconstruction)  # fmt: skip
+        router.add(f"{place}/assessors", get=lists.assessors)
+        router.add(f"{place}/assessors/{{A}}", get=sessions.get, put=sessions.put_assessor,
+                   delete=sessions.delete)  # fmt: skip
+        router.add(f"{place}/assessors/{{A}}/projects", get=sharing.experiment_projects)
+
+
+def _resource_routes(router: Router, site: Site) -> None:
+    """Resources and files of every level, short-cuts included."""
+    resources, files, uploads, deletes = Resources(site), Files(site), Uploads(site), Deletes(site)
+    parents = [_P, _S, "/subjects/{S}", _MIDDLE, _DEEP, _FLAT]
+    for place in (_FLAT, _DEEP):
+        parents.append(f"{place}/scans/{{SCAN}}")
+        for part in (f"{place}/assessors/{{A}}", f"{place}/reconstructions/{{RECON}}"):
+            parents += [part, f"{part}/{{TYPE}}"]
+    for parent in parents:
+        router.add(f"{parent}/resources", get=resources.list, put=resources.put,
+                   post=resources.put)  # fmt: skip
+        router.add(f"{parent}/resources/{{RES}}", get=resources.get, put=resources.put,
+                   post=resources.put, delete=resources.delete)  # fmt: skip
+        shortcuts = () if parent == _MIDDLE else (f"{parent}/files",)
+        for place in (f"{parent}/resources/{{RES}}/files", *shortcuts):
+            router.add(place, get=files.get, put=uploads.put, post=uploads.put,
+                       delete=deletes.delete)  # fmt: skip

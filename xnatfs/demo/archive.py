@@ -60,7 +60,7 @@ class Archive:
         return catalog
 
     def rewrite(self, resource: Resource, entries: Iterable[Entry], base: Catalog) -> None:
-        """Replace the catalog that was read as `base`. Raises CatalogConflict."""
+        """Replace the catalog that was read as `base`. Raises CatalogConflictError."""
         self._catalogs.write(self.catalog_path(resource), resource.label, entries, base)
 
     def file(self, resource: Resource, path: str) -> Path:
@@ -76,11 +76,16 @@ class Archive:
         except OSError:
             return ""
 
-    def create(self, holder: Holder, label: str, user: str, **details: str) -> Resource:
-        """A new, empty resource with its directory and catalog."""
+    def create(
+        self, holder: Holder, label: str, user: str, *, folder_name: str = "", **details: str
+    ) -> Resource:
+        """A new, empty resource with its directory and catalog.
+
+        The directory is called like the label, else `folder_name`, else after the time.
+        """
         with self._tables.lock:
             number = self._tables.number("resource")
-            name = label or datetime.now(UTC).strftime("%Y%m%d_%H%M%S%f")[:-3]
+            name = label or folder_name or datetime.now(UTC).strftime("%Y%m%d_%H%M%S%f")[:-3]
             folder = f"{holder.folder}/{name}"
             if (self.root / folder).exists():
                 folder += f"_{number}"

@@ -1,7 +1,7 @@
 """Catalog files: the XML beside a resource's files that says which of them exist (R§7).
 
 A catalog is read with the MD5 of its text and rewritten only if that is still the text on disk;
-otherwise `CatalogConflict`, and the file that was just stored is an orphan (R§4.6).
+otherwise `CatalogConflictError`, and the file that was just stored is an orphan (R§4.6).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _META = f"{{{NAMESPACE}}}metaField"
 _TAG = f"{{{NAMESPACE}}}tag"
 
 
-class CatalogConflict(Exception):
+class CatalogConflictError(Exception):
     """Somebody else rewrote the catalog since it was read."""
 
 
@@ -144,7 +144,7 @@ class CatalogStore:
         return catalog
 
     def write(self, path: Path, label: str, entries: Iterable[Entry], base: Catalog) -> None:
-        """Replace a catalog that was read as `base`. Raises CatalogConflict."""
+        """Replace a catalog that was read as `base`. Raises CatalogConflictError."""
         entries = tuple(entries)
         text = render(label, entries)
         fresh = path.with_name(f".~new-{threading.get_ident()}-{path.name}")
@@ -154,7 +154,7 @@ class CatalogStore:
             except FileNotFoundError:
                 current = ""
             if current != base.md5:
-                raise CatalogConflict(
+                raise CatalogConflictError(
                     f"Another thread or process modified {path} since I last read it. "
                     "To avoid overwriting changes, I'm throwing an exception."
                 )

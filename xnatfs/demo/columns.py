@@ -16,8 +16,8 @@ from xnatfs.demo.wire import Query
 Row = dict[str, str]
 Getter = Callable[[], str]
 
-_SESSION_TYPES = ("mr", "ct", "pet", "petmr", "us", "xa", "cr", "rt", "eeg", "meg", "dx", "mg", "nm",
-                  "sr", "io", "otherDicom", "esv", "hd", "xc", "opt")  # fmt: skip
+_SESSION_TYPES = ("mr", "ct", "pet", "petmr", "us", "xa", "cr", "rt", "eeg", "meg", "dx", "mg",
+                  "nm", "sr", "io", "otherDicom", "esv", "hd", "xc", "opt")  # fmt: skip
 _ASSESSOR_TYPES = ("xnat:qcManualAssessorData", "xnat:qcAssessmentData", "xnat:imageAssessorData",
                    "xnat:derivedData", "xnat:mrAssessorData", "xnat:petAssessorData",
                    "icr:roiCollectionData", "fs:fsData")  # fmt: skip

@@ -6,7 +6,7 @@ import re
 
 from xnatfs.demo.addresses import variable
 from xnatfs.demo.archive import Archive
-from xnatfs.demo.catalog import CatalogConflict, Entry
+from xnatfs.demo.catalog import CatalogConflictError, Entry
 from xnatfs.demo.files import path_of
 from xnatfs.demo.objects import Resource
 from xnatfs.demo.routes import Call
@@ -65,7 +65,7 @@ class Deletes:
         gone = {entry.uri for entry in chosen}
         try:
             archive.rewrite(resource, [it for it in base.entries if it.uri not in gone], base)
-        except CatalogConflict as conflict:
+        except CatalogConflictError as conflict:
             raise Refusal(500, str(conflict)) from conflict
         if not keep_bytes:
             for uri in gone:

@@ -1,4 +1,4 @@
-"""The listings of projects, subjects, experiments, scans, assessors, reconstructions (R§2.2-2.5)."""
+"""The listings of all kinds of objects (R§2.2-R§2.5)."""
 
 from __future__ import annotations
 
@@ -167,7 +167,8 @@ class Lists:
     def _joined(self, row: Experiment, base: dict[str, str]) -> list[dict[str, str]]:
         """One row for each scan and resource of a session (R§1.3)."""
         found = []
-        for scan in self._rows.scans.of(row.id) or [None]:
+        scans: list[Scan | None] = list(self._rows.scans.of(row.id))
+        for scan in scans or [None]:
             values = _joined_scan(scan)
             files: list[Resource | None] = list(
                 self._rows.resources.of(f"scan:{scan.key}") if scan else []

@@ -13,14 +13,14 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO
 
-from xnatfs.demo.wire import Body, BrokenTransfer
+from xnatfs.demo.wire import Body, BrokenTransferError
 
 _PIECE = 1 << 20
 _HEADER_LIMIT = 1 << 16
 _PARAMETER = re.compile(r';\s*([\w*]+)=(?:"([^"]*)"|([^;\s]*))')
 
 
-class BadMultipart(Exception):
+class MultipartError(Exception):
     """The body is not what its Content-Type says."""
 
 
@@ -35,11 +35,12 @@ class Part:
 
 
 def boundary_of(content_type: str) -> bytes:
-    """The boundary of a Content-Type header. Raises BadMultipart."""
-    found = dict((m[1].lower(), m[2] or m[3]) for m in _PARAMETER.finditer(content_type))
-    if not found.get("boundary"):
-        raise BadMultipart("no boundary")
-    return found["boundary"].encode()
+    """The boundary of a Content-Type header. Raises MultipartError."""
+    for match in _PARAMETER.finditer(content_type):
+        name, quoted, plain = match.groups()
+        if name.lower() == "boundary" and (quoted or plain):
+            return str(quoted or plain).encode()
+    raise MultipartError("no boundary")
 
 
 class _Window:
@@ -50,7 +51,7 @@ class _Window:
         self._held = bytearray()
 
     def until(self, mark: bytes) -> Iterator[bytes]:
-        """The bytes up to `mark`, which is swallowed. Raises BrokenTransfer at the end."""
+        """The bytes up to `mark`, which is swallowed. Raises BrokenTransferError at the end."""
         while True:
             at = self._held.find(mark)
             if at >= 0:
@@ -79,14 +80,14 @@ class _Window:
     def _more(self) -> None:
         piece = self._body.read(_PIECE)
         if not piece:
-            raise BrokenTransfer("the multipart body ended early")
+            raise BrokenTransferError("the multipart body ended early")
         self._held += piece
 
 
 def parts(body: Body, content_type: str, spool: Path) -> Iterator[Part]:
     """The parts of a body; files are spooled below `spool` and belong to the caller.
 
-    Raises BadMultipart or BrokenTransfer.
+    Raises MultipartError or BrokenTransferError.
     """
     boundary = boundary_of(content_type)
     window = _Window(body)
@@ -98,7 +99,7 @@ def parts(body: Body, content_type: str, spool: Path) -> Iterator[Part]:
             window.drain()
             return
         if ending != b"\r\n":
-            raise BadMultipart("no line end after the boundary")
+            raise MultipartError("no line end after the boundary")
         header = b"\r\n" + _limited(window.until(b"\r\n\r\n"))
         field, filename = _names(header.decode("utf-8", "replace"))
         content = window.until(b"\r\n--" + boundary)
@@ -114,14 +115,14 @@ def _limited(pieces: Iterator[bytes], limit: int = _HEADER_LIMIT) -> bytes:
     for piece in pieces:
         held += piece
         if len(held) > limit:
-            raise BadMultipart("a header or a field is too long")
+            raise MultipartError("a header or a field is too long")
     return held
 
 
 def _names(header: str) -> tuple[str, str | None]:
     line = re.search(r"\r\ncontent-disposition:\s*form-data(.*)", header, re.IGNORECASE)
     if line is None:
-        raise BadMultipart("a part without Content-Disposition")
+        raise MultipartError("a part without Content-Disposition")
     found = {m[1].lower(): m[2] if m[2] is not None else m[3] for m in _PARAMETER.finditer(line[1])}
     return found.get("name", ""), found.get("filename")
 

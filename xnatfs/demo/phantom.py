@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 
 SIDE = 256
 _UID = "1.2.826.0.1.3680043.10.1339"
@@ -51,9 +51,9 @@ def _file(plane: NDArray[np.uint16], *, index: int, number: int, description: st
     side = plane.shape[0]
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = MRImageStorage
-    meta.MediaStorageSOPInstanceUID = f"{_UID}.{number}.{index}"
+    meta.MediaStorageSOPInstanceUID = UID(f"{_UID}.{number}.{index}")
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = f"{_UID}.0"
+    meta.ImplementationClassUID = UID(f"{_UID}.0")
     image = FileDataset("", Dataset(), file_meta=meta, preamble=bytes(128))
     image.update(_header(side, index=index, number=number, description=description))
     image.add_new("PixelData", "OW", plane.astype("<u2").tobytes())

@@ -9,7 +9,7 @@ from concurrent.futures import TimeoutError as NotYet
 from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from xnatfs.demo.wire import BrokenTransfer
+from xnatfs.demo.wire import BrokenTransferError
 
 
 class LiveBody:
@@ -30,10 +30,10 @@ class LiveBody:
         self._left = count
 
     def read(self, limit: int) -> bytes:
-        """Up to `limit` bytes, b"" at the end. Raises BrokenTransfer."""
+        """Up to `limit` bytes, b"" at the end. Raises BrokenTransferError."""
         if self._left == 0:
             self.broken = True
-            raise BrokenTransfer("scripted")
+            raise BrokenTransferError("scripted")
         if self._left is not None:
             limit = min(limit, self._left)
         waiting = asyncio.run_coroutine_threadsafe(self._stream.read(limit), self._loop)
@@ -43,11 +43,11 @@ class LiveBody:
                 break
             except NotYet:
                 if self._loop.is_closed():
-                    raise BrokenTransfer("the server stopped") from None
+                    raise BrokenTransferError("the server stopped") from None
             except CancelledError:
-                raise BrokenTransfer("the server stopped") from None
+                raise BrokenTransferError("the server stopped") from None
             except (OSError, ClientPayloadError, HttpProcessingError, web.RequestPayloadError) as e:
-                raise BrokenTransfer("the connection broke") from e
+                raise BrokenTransferError("the connection broke") from e
         if self._left is not None:
             self._left -= len(piece)
         return piece

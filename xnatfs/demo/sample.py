@@ -235,7 +235,9 @@ class _Sample:
         content: str = "",
     ) -> Resource:
         """A resource with these files, catalogued in this order."""
-        resource = self._archive.create(holder, label, "admin", format=format_, content=content)
+        resource = self._archive.create(
+            holder, label, "admin", folder_name="unlabelled", format=format_, content=content
+        )
         resource = self._rows.resources.put(replace(resource, insert_date=self._when()))
         base = self._archive.catalog(resource)
         entries = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
 from typing import BinaryIO
 
@@ -19,15 +19,26 @@ _PIECE = 1 << 20
 _ON_THE_WAY = ("reset_after", "truncate", "slow", "corrupt", "stall")
 
 
-class _CutOff(Exception):
+class _CutOffError(Exception):
     """The rest of the body is not sent."""
 
 
 class Sender:
-    """Sends one reply; `sent` counts the bytes of its body."""
+    """Sends one reply; `sent` counts the bytes of its body.
 
-    def __init__(self, request: web.BaseRequest, workers: Executor, fault: Fault | None) -> None:
+    `note` is told the number of body bytes before the client can see the end of the reply, so
+    that whoever has the reply also finds it in the log.
+    """
+
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        workers: Executor,
+        fault: Fault | None,
+        note: Callable[[int], None],
+    ) -> None:
         self._request = request
+        self._note = note
         self._workers = workers
         self._fault = fault if fault and fault.kind in _ON_THE_WAY else None
         self.sent = 0
@@ -54,19 +65,27 @@ class Sender:
         if writer is None:
             return response
         if empty:
+            self._note(0)
             _close(reply.body)
         else:
             try:
                 await self._body(response, reply, length)
-            except _CutOff:
-                return response if self._fault and self._fault.kind == "truncate" else self.reset()
+            except _CutOffError:
+                if self._fault is not None and self._fault.kind == "truncate":
+                    return self._hang_up(response)
+                return self.reset()
             except ConnectionError:
                 return response
             except OSError:
                 return self.reset()  # the file broke off: no proper end of the stream
-        if not short:
-            await response.write_eof()
-        elif self._request.transport is not None:
+        if short:
+            return self._hang_up(response)
+        await response.write_eof()
+        return response
+
+    def _hang_up(self, response: web.StreamResponse) -> web.StreamResponse:
+        """Close the connection after what was sent, without a proper end."""
+        if self._request.transport is not None:
             self._request.transport.close()
         return response
 
@@ -87,6 +106,9 @@ class Sender:
 
     async def _body(self, response: web.StreamResponse, reply: Reply, length: int | None) -> None:
         body = reply.body
+        known = _available(reply) if self._fault is None else None
+        if known is not None:
+            self._note(known)
         if isinstance(body, FileSlice) and self._fault is None:
             await self._file(response, body)
             return
@@ -99,6 +121,8 @@ class Sender:
                 self.sent += len(piece)
         finally:
             _close(body)
+            if known is None:
+                self._note(self.sent)
 
     async def _file(self, response: web.StreamResponse, part: FileSlice) -> None:
         with part.path.open("rb") as stream:
@@ -168,7 +192,7 @@ def _close(body: object) -> None:
 async def _spoiled(
     pieces: AsyncIterator[bytes], fault: Fault, length: int | None
 ) -> AsyncIterator[bytes]:
-    """The pieces with what the fault does to them. Raises _CutOff."""
+    """The pieces with what the fault does to them. Raises _CutOffError."""
     mark = fault.bytes if fault.bytes is not None else (length or 0) // 2
     at = 0
     async for whole in pieces:
@@ -186,7 +210,7 @@ async def _spoiled(
         if fault.kind in ("truncate", "reset_after") and at + len(piece) > mark:
             yield piece[: mark - at]
             await asyncio.sleep(0.05)  # let it arrive before the cut
-            raise _CutOff
+            raise _CutOffError
         if fault.kind == "stall" and fault.bytes and at <= mark < at + len(piece):
             yield piece[: mark - at]
             await asyncio.sleep(fault.seconds)

@@ -66,7 +66,7 @@ class ServerOptions:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One answered request; `bytes` of body sent, `time` in seconds since the epoch."""
+    """One request: `bytes` of the reply's body, `status` 0 if the connection was reset instead."""
 
     time: float
     verb: str
@@ -213,15 +213,19 @@ class DemoServer:
         if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         reply, user = await self._reply(request, fault)
-        sender = sending.Sender(request, self._workers, fault)
+
+        def note(sent: int) -> None:
+            status = reply.status if reply else 0
+            entry = LogEntry(time.time(), request.method, path, status, sent, user)
+            self._requests.add(entry)
+
+        sender = sending.Sender(request, self._workers, fault, note)
         if reply is None:
+            note(0)
             return sender.reset()
         last = self._count(request) >= _REQUESTS_PER_CONNECTION
         await self._swallow(request)
-        response = await sender.send(reply, last=last)
-        entry = LogEntry(time.time(), request.method, path, reply.status, sender.sent, user)
-        self._requests.add(entry)
-        return response
+        return await sender.send(reply, last=last)
 
     async def _reply(
         self, request: web.BaseRequest, fault: Fault | None

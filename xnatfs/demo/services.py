@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from xnatfs.demo import tables
 from xnatfs.demo.archive import REFRESH_STEPS
-from xnatfs.demo.catalog import CatalogConflict
+from xnatfs.demo.catalog import CatalogConflictError
 from xnatfs.demo.gate import Gate
 from xnatfs.demo.holders import Holder
 from xnatfs.demo.objects import Resource
@@ -96,7 +96,7 @@ class Services:
                     raise Refusal(403)
                 try:
                     self._site.archive.refresh(resource, asked or REFRESH_STEPS, user.name)
-                except CatalogConflict as conflict:
+                except CatalogConflictError as conflict:
                     raise Refusal(500, str(conflict)) from conflict
         return text("")
 

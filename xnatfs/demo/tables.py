@@ -75,12 +75,12 @@ def accepted(request: Request, variants: Sequence[str]) -> str:
             wishes.append((float(quality), kind))
         except ValueError:
             wishes.append((1.0, kind))
-    for quality, kind in sorted(wishes, key=lambda wish: -wish[0]):
+    for weight, kind in sorted(wishes, key=lambda wish: -wish[0]):
         for variant in variants:
             aliases = {variant, f"{variant.partition('/')[0]}/*", "*/*", "*"}
             if variant == "text/xml":
                 aliases.add("application/xml")
-            if quality > 0 and kind in aliases:
+            if weight > 0 and kind in aliases:
                 return variant
     raise Refusal(406)
 

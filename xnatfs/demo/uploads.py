@@ -7,7 +7,6 @@ that a broken transfer leaves its first part there.
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import shutil
 import tarfile
@@ -20,13 +19,14 @@ from pathlib import Path
 from xnatfs.demo import multipart
 from xnatfs.demo.addresses import variable
 from xnatfs.demo.archive import md5_of
-from xnatfs.demo.catalog import CatalogConflict, Entry
+from xnatfs.demo.catalog import CatalogConflictError, Entry
 from xnatfs.demo.files import path_of
 from xnatfs.demo.holders import Holder
 from xnatfs.demo.objects import Resource, timestamp
 from xnatfs.demo.routes import Call
 from xnatfs.demo.site import Site
-from xnatfs.demo.wire import Body, BrokenTransfer, Query, Refusal, Reply, Request, text
+from xnatfs.demo.tables import json_text
+from xnatfs.demo.wire import Body, BrokenTransferError, Query, Refusal, Reply, Request, text
 
 _PIECE = 1 << 20
 # Content types whose body is the file itself (R§4.1); JSON is not among them.
@@ -72,7 +72,12 @@ class Uploads:
             return text("")  # nothing is stored and nothing is said (R§4.5)
         try:
             return self._store(call, holder, named)
-        except (OSError, multipart.BadMultipart, BrokenTransfer, CatalogConflict) as problem:
+        except (
+            OSError,
+            multipart.MultipartError,
+            BrokenTransferError,
+            CatalogConflictError,
+        ) as problem:
             raise Refusal(500, str(problem)) from problem
         except (tarfile.TarError, zipfile.BadZipFile, UnicodeError) as problem:
             raise Refusal(500, str(problem)) from problem
@@ -84,7 +89,8 @@ class Uploads:
 
     def _store(self, call: Call, holder: Holder, named: str) -> Reply:
         request, query = call.request, call.request.query
-        incoming = self._incoming(request)
+        path = path_of(call.tail)
+        incoming = self._incoming(request, path.rpartition("/")[2])
         if not incoming:
             raise Refusal(
                 400,
@@ -94,7 +100,6 @@ class Uploads:
         try:
             resource = self._resource(holder, named, query, request.user.name)
             writer = _Writer(self._site, resource, query, request.user.name)
-            path = path_of(call.tail)
             duplicates: list[str] = []
             for one in incoming:
                 if query.flag("extract") and one.name.lower().endswith(_ARCHIVES):
@@ -108,7 +113,7 @@ class Uploads:
         if query.flag("update-stats", default=True):
             self._site.archive.measure(resource)
         if duplicates:
-            return text(json.dumps({"duplicates": duplicates}), media_type="text/html")
+            return text(json_text({"duplicates": duplicates}), media_type="text/html")
         return text("")
 
     def _resource(self, holder: Holder, named: str, query: Query, user: str) -> Resource:
@@ -133,16 +138,17 @@ class Uploads:
             )
             return site.tables.resources.put(changed) if changed != resource else resource
 
-    def _incoming(self, request: Request) -> list[Incoming]:
+    def _incoming(self, request: Request, named: str) -> list[Incoming]:
+        """What the request brings; `named` is the last part of its path, for in-body files."""
         media_type = request.media_type
         is_form = media_type in ("multipart/form-data", "application/x-www-form-urlencoded")
         if request.query.flag("inbody"):
             if is_form:
                 return []
-            return [_in_body(request, media_type)]
+            return [_in_body(request, media_type, named)]
         if is_form:
             return self._from_form(request)
-        return [_in_body(request, media_type)] if media_type in _IN_BODY else []
+        return [_in_body(request, media_type, named)] if media_type in _IN_BODY else []
 
     def _from_form(self, request: Request) -> list[Incoming]:
         found: list[Incoming] = []
@@ -151,7 +157,7 @@ class Uploads:
             for part in multipart.parts(request.body, content_type, self._site.archive.spool):
                 if part.filename is None:
                     if part.field == "reference":
-                        raise multipart.BadMultipart("a reference cannot stand in a form")
+                        raise multipart.MultipartError("a reference cannot stand in a form")
                 elif part.place is not None:
                     name = part.filename.rpartition("\\")[2].rpartition("/")[2]
                     place = part.place
@@ -176,11 +182,11 @@ def _move(place: Path, destination: Path) -> None:
     destination.chmod(0o644)
 
 
-def _in_body(request: Request, media_type: str) -> Incoming:
+def _in_body(request: Request, media_type: str, named: str) -> Incoming:
     """A file that is the body itself. Zero or unknown length only goes as a zip (R§4.1)."""
     if not request.body.length and media_type != "application/zip":
         raise Refusal(500, "The body of the request has no length.")
-    name = "upload" + _IN_BODY.get(media_type, ".unsupported")
+    name = named or "upload" + _IN_BODY.get(media_type, ".unsupported")
     return Incoming(name, partial(_stream, request.body), lambda: None)
 
 
@@ -263,7 +269,7 @@ class _Writer:
         return duplicates
 
     def finish(self) -> None:
-        """Rewrite the catalog. Raises CatalogConflict."""
+        """Rewrite the catalog. Raises CatalogConflictError."""
         if self._changed:
             self._archive.rewrite(self._resource, self._entries.values(), self._base)
 

@@ -19,7 +19,7 @@ from xnatfs.demo.users import GUEST, User
 Headers = tuple[tuple[str, str], ...]
 
 
-class BrokenTransfer(Exception):
+class BrokenTransferError(Exception):
     """The client went away before its request body was complete."""
 
 
@@ -44,7 +44,7 @@ class Body(Protocol):
         """Content-Length in bytes; None when the body is chunked."""
 
     def read(self, limit: int) -> bytes:
-        """Up to `limit` bytes, b"" at the end. Raises BrokenTransfer."""
+        """Up to `limit` bytes, b"" at the end. Raises BrokenTransferError."""
 
 
 class NoBody:

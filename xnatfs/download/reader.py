@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+import threading
+from collections.abc import Callable
 
-from xnatfs.cache.store import Store
-from xnatfs.config import Limits
-from xnatfs.download.fetcher import Fetch
+from xnatfs.cache.store import SMALL, Store, Verdict
+from xnatfs.config import MIB, Limits
+from xnatfs.download.demands import Rules
+from xnatfs.download.fetcher import Counts, DownloadStats, Fetch
+from xnatfs.download.incoming import Incoming
+from xnatfs.download.readahead import LAST_WINDOW, Readahead
+from xnatfs.errors import XnatfsError
 from xnatfs.model.versions import Version
 from xnatfs.waiting import Waiter, Workers
 
+__all__ = ["DownloadStats", "Downloads", "Fetch", "Reader"]
 
-@dataclass(frozen=True, slots=True)
-class DownloadStats:
-    """What came from the server and what went to readers, in this process."""
+log = logging.getLogger(__name__)
 
-    # Bytes of bodies; bytes handed to readers.
-    fetched: int
-    served: int
-    # Transfers started; attempts that had to be resumed or repeated.
-    transfers: int
-    retries: int
+# The largest window while the store has no room: memory keeps only so much ahead of the reader.
+_WINDOW_IN_MEMORY = 4 * MIB
 
 
 class Downloads:
@@ -31,10 +32,21 @@ class Downloads:
         workers: the threads that fetch.
         limits: ``io_timeout_s`` is used: seconds without progress.
         verify: "strict", or "warn" to let contradictions of the right size through.
+
+    Threading: ``_mu`` guards the table and who is attached to what; it is taken before an
+    Incoming's lock, never the other way round, and not held across I/O.
     """
 
     def __init__(self, store: Store, workers: Workers, limits: Limits, verify: str) -> None:
-        raise NotImplementedError
+        self._store = store
+        self._workers = workers
+        self._rules = Rules(limits.io_timeout_s, lenient=verify == "warn")
+        self._counts = Counts()
+        self._mu = threading.Lock()
+        # The one Incoming of a version that new readers join.
+        self._table: dict[str, Incoming] = {}
+        # All that have their content open, those that failed and wait for their readers too.
+        self._alive: set[Incoming] = set()
 
     def open(self, version: Version, fetch: Fetch, label: str) -> Reader:
         """A reader of one version; asks the server nothing.
@@ -44,20 +56,79 @@ class Downloads:
             fetch: how to get its bytes.
             label: the path, for error texts and log lines.
         """
-        raise NotImplementedError
+        content = self._store.open(version)
+        if content.verdict is Verdict.CONTRADICTS:
+            if self._rules.lenient:
+                log.warning("%s contradicts the catalog; let through", label)
+            else:
+                content.drop()
+        with self._mu:
+            incoming = self._table.get(version.key)
+            joined = incoming is not None and incoming.failure is None
+            if incoming is None or not joined:
+                incoming = Incoming(
+                    version, content, label, self._workers, self._rules, self._counts, self._left
+                )
+                self._table[version.key] = incoming
+                self._alive.add(incoming)
+            reader = Reader(incoming, self._counts, self._detach)
+            incoming.attach(reader, fetch)
+        if joined:
+            content.close()
+        return reader
+
+    def _detach(self, reader: Reader, incoming: Incoming) -> None:
+        incoming.detach(reader)
+        self._left(incoming)
+
+    def _left(self, incoming: Incoming) -> None:
+        """Let go of a version that nobody reads or fetches any more."""
+        key = incoming.version.key
+        with self._mu:
+            if incoming not in self._alive or not incoming.idle():
+                return
+            self._alive.discard(incoming)
+            if self._table.get(key) is incoming:
+                del self._table[key]
+        incoming.content.close()
 
     def stats(self) -> DownloadStats:
         """Counts of this process."""
-        raise NotImplementedError
+        return self._counts.stats()
 
 
 class Reader:
-    """One opening of one version."""
+    """One opening of one version, for any number of descriptors.
+
+    Threading: ``_mu`` guards the readahead, what was handed out unverified, and what was taken
+    back of it.
+    """
+
+    def __init__(
+        self,
+        incoming: Incoming,
+        counts: Counts,
+        detach: Callable[[Reader, Incoming], None],
+    ) -> None:
+        self._incoming = incoming
+        self._content = incoming.content
+        self._counts = counts
+        self._detach = detach
+        self._size = incoming.version.size
+        self._mu = threading.Lock()
+        self._ahead = Readahead(self._size, self._content.block)
+        # Blocks given to the caller before the whole was checked.
+        self._unproven: set[int] = set()
+        self._retracted: XnatfsError | None = None
+        self._closed = False
 
     @property
     def verified(self) -> str:
         """``md5``, ``size`` or ``pending``, for ``user.xnat.verified``."""
-        raise NotImplementedError
+        if not self._incoming.version.digest:
+            return "size"
+        verdict = self._content.verdict
+        return {Verdict.VERIFIED: "md5", Verdict.CONTRADICTS: "size"}.get(verdict, "pending")
 
     def read(self, offset: int, size: int, waiter: Waiter) -> bytes:
         """The true bytes from ``offset``, clamped to the end of the file; never short.
@@ -69,7 +140,70 @@ class Reader:
             Interrupted, TimedOut: the waiter's; the transfer goes on for others.
             ServerProblem: the transfer failed for good.
         """
-        raise NotImplementedError
+        size = min(size, self._size - offset)
+        if size <= 0:
+            return b""
+        self._raise_problem()
+        if self._size <= SMALL:
+            # Nothing of a small file is handed out before all of it was checked.
+            piece = self._bring(offset, size, waiter)
+        else:
+            self._look_ahead(offset, size)
+            piece = self._bring_watched(offset, size, waiter)
+        self._counts.add("served", size)
+        return piece
+
+    def _bring(self, offset: int, size: int, waiter: Waiter) -> bytes:
+        piece = None if self._incoming.judging else self._content.read(offset, size)
+        if piece is None:
+            piece = self._incoming.obtain(offset, size, waiter)
+            self._raise_problem()
+        return piece
+
+    def _bring_watched(self, offset: int, size: int, waiter: Waiter) -> bytes:
+        """The bytes of a large file, remembered as unproven until the whole is verified."""
+        block = self._content.block
+        blocks = set(range(offset // block, (offset + size - 1) // block + 1))
+        while not self._content.verified:
+            download = self._incoming.downloads
+            piece = self._bring(offset, size, waiter)
+            with self._mu:
+                new = blocks - self._unproven
+                self._unproven |= new
+            if self._incoming.downloads == download:
+                return piece
+            # Another download has begun since: these bytes are of the old one.
+            with self._mu:
+                self._unproven -= new
+            self._raise_problem()
+        return self._bring(offset, size, waiter)
+
+    def _raise_problem(self) -> None:
+        problem = self._incoming.failure or self._retracted
+        if problem is not None:
+            raise problem
+
+    def _look_ahead(self, offset: int, size: int) -> None:
+        content = self._content
+        if content.verified and content.on_disk:
+            return
+        most = LAST_WINDOW if content.on_disk else _WINDOW_IN_MEMORY
+        with self._mu:
+            windows = self._ahead.advance(offset, size, most)
+        if windows:
+            self._incoming.prefetch(windows)
+
+    def retract(self, blocks: set[int], error: XnatfsError) -> None:
+        """See Witness."""
+        with self._mu:
+            if blocks & self._unproven:
+                self._retracted = error
+            self._unproven.clear()
 
     def close(self) -> None:
         """End the opening; a transfer nobody waits for is given up. Never raises."""
+        with self._mu:
+            if self._closed:
+                return
+            self._closed = True
+        self._detach(self, self._incoming)

@@ -1,5 +1,6 @@
-"""Folders: a resource is made on the server; below ``files`` a folder lives here until it holds a
-file there (XNAT knows no empty ones, R§5.1).
+"""Folders: resources are made on the server, folders below ``files`` here.
+
+Such a folder becomes real with its first file: XNAT knows no empty ones (R§5.1).
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class Folders:
         )
         made = parts.names.child_now(parent, name, waiter)
         self._made.add(made.item.address)
+        parts.rights.made(made.item)
 
     def _remove_resource(self, node: Node, waiter: Waiter) -> None:
         resource = node.item

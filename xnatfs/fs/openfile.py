@@ -202,8 +202,10 @@ class OpenFile:
             self._written = True
 
     def begin_empty(self, waiter: Waiter) -> None:
-        """O_TRUNC: start from nothing, but send nothing before something is written or the
-        last descriptor is released (``cmd > file`` is one upload, and no empty one before it).
+        """O_TRUNC: start from nothing.
+
+        Nothing is sent before something is written or the last descriptor is released, so that
+        ``cmd > file`` is one upload, with no empty one before it.
         """
         with self._turn(waiter):
             self._writable(0, waiter).truncate(0)

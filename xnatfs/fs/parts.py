@@ -45,8 +45,9 @@ SPARE_WORKERS = 8
 
 
 def store_key(server: str, account: str) -> str:
-    """The folder of one server and account in the store: what one account may read, another
-    may not, even of the same person.
+    """The folder of one server and account in the store.
+
+    What one account may read, another may not, even of the same person.
     """
     return sha256(f"{server}\0{account}".encode()).hexdigest()[:16]
 

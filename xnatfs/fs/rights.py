@@ -101,6 +101,11 @@ class Rights:
                 f"{node.path} was not made by you through xnatfs: removing it needs --allow-delete"
             )
 
+    def made(self, resource: Item) -> None:
+        """Remember that this user made the resource: no probe is needed."""
+        with self._mu:
+            self._editable[resource.address] = True
+
     def is_own(self, version: Version) -> bool:
         """Whether the server still holds exactly what this user put there."""
         return self._receipts.holds(

@@ -62,9 +62,9 @@ class Archive:
 
     def experiments(self, waiter: Waiter) -> list[Item]:
         """Every session that this user can see, in whatever project (not the assessors)."""
-        rows = self._rows(EXPERIMENT.listing, _columns(EXPERIMENT), waiter)
-        # The columns asked for restrict the rows to subject assessors (R§1.3, the trap of
-        # columns); a server that does not do so still shows which have a subject.
+        # The archive's list of experiments has the assessors too; the type leaves them out.
+        params = {**_columns(EXPERIMENT), "xsiType": "xnat:subjectAssessorData"}
+        rows = self._rows(EXPERIMENT.listing, params, waiter)
         mine = [row for row in rows if row.get(EXPERIMENT.parent_column)]
         return [self._item(EXPERIMENT, None, row, EXPERIMENT.listing) for row in mine]
 

@@ -111,10 +111,10 @@ def of_exception(error: BaseException, what: str, host: str) -> XnatfsError:
         return Unreachable(f"{host}: no such host name, or no name service")
     if first(requests.exceptions.ProxyError, u3.ProxyError):
         return Unreachable(f"{host}: the proxy does not let us through: {_short(causes)}")
-    if first(u3.ConnectTimeoutError, requests.exceptions.ConnectTimeout):
-        return Unreachable(f"{host}: no answer to the connection attempt")
     if first(u3.NewConnectionError):
         return Unreachable(f"{host}: no connection: {_short(causes)}")
+    if first(u3.ConnectTimeoutError, requests.exceptions.ConnectTimeout):
+        return Unreachable(f"{host}: no answer to the connection attempt")
     if first(ssl.SSLError) and not first(u3.ReadTimeoutError, TimeoutError):
         return Unreachable(f"{host}: TLS failed: {_short(causes)}")
     if first(u3.ReadTimeoutError, requests.exceptions.Timeout, TimeoutError):

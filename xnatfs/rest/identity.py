@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -99,9 +99,24 @@ class Identity:
             self.user = self._ask(cookies, self._no_guests, waiter)
             self._cookies = cookies
             return
+        self._enter({}, waiter)
+
+    def _enter(self, lost: Mapping[str, str], waiter: Waiter) -> None:
+        """Come in by the session of another process, else by the password, one at a time.
+
+        Args:
+            lost: cookies that are worth nothing any more.
+            waiter: limits of the wait.
+        """
         with self._memory.turn(waiter):
-            if not (self._sharing and self._join(waiter)):
+            if not (self._sharing and self._join(lost, waiter)):
                 self._log_in(waiter)
+
+    def _settle(self, cookies: dict[str, str]) -> None:
+        """Go on with a new session."""
+        with self._changed:
+            self._cookies = cookies
+            self._generation += 1
 
     def standing(self) -> Standing:
         """What the next request carries.
@@ -125,7 +140,7 @@ class Identity:
             if self._credentials.secret:
                 return False
             raise
-        wanted = self._server.user or self._credentials.user
+        wanted = self._server.user
         if wanted and wanted != user:
             raise LoginRefused(
                 f"{self._wire.host}: the session in {self._credentials.source} is {user!r}'s, "
@@ -135,16 +150,16 @@ class Identity:
         self._cookies = cookies
         return True
 
-    def _join(self, waiter: Waiter) -> bool:
+    def _join(self, lost: Mapping[str, str], waiter: Waiter) -> bool:
         """Use the session that another process of this user left, if it still lives."""
         cookies = self._shared.load()
-        if not cookies:
+        if not cookies or cookies == lost:
             return False
         user = self._who(cookies, waiter)
-        if user in ("", GUEST):
+        if user in ("", GUEST) or self.user not in ("", user):
             return False
         self.user = user
-        self._cookies = cookies
+        self._settle(cookies)
         return True
 
     def _log_in(self, waiter: Waiter) -> None:
@@ -154,8 +169,6 @@ class Identity:
             user = self._ask(cookies, self._wrong_password, waiter, password=True)
         except LoginRefused as refusal:
             self._memory.refused(str(refusal))
-            with self._changed:
-                self._refusal = refusal
             raise
         if user == GUEST:
             raise self._wrong_password("it took the login for a guest's")
@@ -165,9 +178,7 @@ class Identity:
         self._memory.accepted()
         if self._sharing:
             self._shared.store(cookies)
-        with self._changed:
-            self._cookies = cookies
-            self._generation += 1
+        self._settle(cookies)
 
     def renew(self, lost: Standing, waiter: Waiter) -> None:
         """Log in again after ``lost`` turned out to be worth nothing; one thread does it.
@@ -184,15 +195,17 @@ class Identity:
         try:
             log.info("%s: the login has expired, logging in again", self._wire.host)
             if self._credentials.secret:
-                self._log_in(waiter)
+                self._enter(lost.login.cookies, waiter)
                 return
             if self._credentials.jsession:
                 raise self._session_over("")
             cookies: dict[str, str] = {}
             self._ask(cookies, self._no_guests, waiter)
+            self._settle(cookies)
+        except LoginRefused as refusal:
             with self._changed:
-                self._cookies = cookies
-                self._generation += 1
+                self._refusal = refusal
+            raise
         finally:
             with self._changed:
                 self._renewing = False

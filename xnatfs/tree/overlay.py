@@ -1,5 +1,7 @@
-"""What exists on this machine only: folders below ``files`` that are still empty, files that are
-being written, and names that are gone here before they are gone on the server.
+"""What exists on this machine only.
+
+Folders below ``files`` that are still empty, files that are being written, and names that are
+gone here before they are gone on the server.
 
 ``namespace`` merges it over the server's listings; ``fs`` fills it.
 """

@@ -14,6 +14,7 @@ folder, which has one winner on every file system: no lock is needed.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -103,13 +104,11 @@ class Spool:
         root = self._settings.folder
         with local_disk(f"the spool {root}"):
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            place = root / owner.folder_name
             # With its owner file from the first moment: others judge a folder by it.
-            making = root / f"{MAKING}{place.name}"
+            making = root / f"{MAKING}{owner.folder_name}-{secrets.token_hex(3)}"
             making.mkdir(mode=0o700)
             write_owner(making, owner)
-            os.rename(making, place)
-        self._folder = place
+            self._folder = _rename_to_free(making, root / owner.folder_name)
 
     def new(self, target: Target, base: Version | None, old: Iterable[bytes] | None) -> Upload:
         """Begin an upload: a folder with its bytes and an open record.
@@ -262,6 +261,22 @@ def remove_if_empty(folder: Path) -> None:
         leaving = folder.with_name(LEAVING + folder.name)
         os.rename(folder, leaving)
         shutil.rmtree(leaving, ignore_errors=True)
+
+
+def _rename_to_free(folder: Path, wanted: Path) -> Path:
+    """Rename to ``wanted``, or with a number where this process has a spool already."""
+    place, number = wanted, 1
+    while True:
+        try:
+            # Onto a folder that is not empty (there is always an owner) this fails everywhere.
+            os.rename(folder, place)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            number += 1
+            place = wanted.with_name(f"{wanted.name}-{number}")
+        else:
+            return place
 
 
 def _new_id(path: str) -> str:

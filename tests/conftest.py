@@ -1,0 +1,107 @@
+"""What all levels of tests share: the look-alike server, a file system on it, the log check."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from xnatfs.config import (
+    Limits,
+    Policy,
+    ServerSettings,
+    Settings,
+    SpoolSettings,
+    StoreSettings,
+    View,
+)
+from xnatfs.demo.server import DemoServer, ServerOptions
+from xnatfs.fs.filesystem import FileSystem
+from xnatfs.rest.login import Credentials
+from xnatfs.waiting import Waiter
+
+
+@pytest.fixture(scope="session")
+def small_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small sample archive on disk, made once."""
+    root = tmp_path_factory.mktemp("archive") / "small"
+    server = DemoServer(ServerOptions(root=root, sample="small"))
+    server.start()
+    server.stop()
+    return root
+
+
+@pytest.fixture
+def server(small_archive: Path, tmp_path: Path) -> Iterator[DemoServer]:
+    """A server of one's own, with the small sample archive."""
+    root = tmp_path / "server"
+    shutil.copytree(small_archive, root)
+    running = DemoServer(ServerOptions(root=root, sample="small"))
+    running.start()
+    yield running
+    running.stop()
+
+
+Connect = Callable[..., FileSystem]
+
+
+@pytest.fixture
+def connect(server: DemoServer, tmp_path: Path) -> Iterator[Connect]:
+    """Makes a file system on the server: ``connect("member", allow_delete=True)``."""
+    made: list[FileSystem] = []
+
+    def make(
+        user: str = "admin",
+        *,
+        limits: Limits | None = None,
+        view: View | None = None,
+        verify: str = "strict",
+        **policy: bool,
+    ) -> FileSystem:
+        settings = Settings(
+            server=ServerSettings(url=server.url),
+            limits=limits or Limits(io_timeout_s=20),
+            policy=Policy(**policy),
+            store=StoreSettings(folder=tmp_path / "cache", verify=verify),
+            spool=SpoolSettings(folder=tmp_path / "state" / "spool"),
+            view=view or View(),
+            state_folder=tmp_path / "state",
+        )
+        waiter = Waiter(total_s=20)
+        fs = FileSystem.connect(settings, Credentials(user, user, "the test"), waiter)
+        fs.adopt(waiter)
+        made.append(fs)
+        return fs
+
+    yield make
+    for fs in made:
+        fs.close()
+
+
+@pytest.fixture
+def expected_warnings() -> list[str]:
+    """Texts of warnings that a test provokes; any other warning in the log fails it."""
+    return []
+
+
+@pytest.fixture(autouse=True)
+def no_unexpected_warning(
+    caplog: pytest.LogCaptureFixture, expected_warnings: list[str], request: pytest.FixtureRequest
+) -> Iterator[None]:
+    """An unexpected WARNING in the log fails a test that drives the whole client."""
+    yield
+    if "connect" not in request.fixturenames:
+        return
+    records = [*caplog.get_records("setup"), *caplog.get_records("call")]
+    unexpected = [
+        f"{record.name}: {record.getMessage()}"
+        for record in records
+        if record.levelno >= logging.WARNING
+        and record.name.startswith("xnatfs")
+        and not record.name.startswith("xnatfs.demo")
+        and not any(text in record.getMessage() for text in expected_warnings)
+    ]
+    assert not unexpected
