@@ -10,7 +10,8 @@ Every layer raises these and nothing else. None of them is an OSError: errno is 
     │   ├── AlreadyExists
     │   ├── BadName           the server cannot store or address this name
     │   ├── NotAFolder / IsAFolder / FolderNotEmpty / NotALink
-    │   └── CrossResource     a rename that leaves the resource
+    │   ├── CrossResource     a rename that leaves the resource
+    │   └── InUse             a mount that somebody works in
     ├── Refused
     │   ├── NotPermitted      the server does not let this user
     │   ├── Protected         the safe default: the option that allows it is named
@@ -89,6 +90,10 @@ class FolderNotEmpty(NameProblem):
 
 class CrossResource(NameProblem):
     """A rename from one resource to another; ``mv`` copies instead."""
+
+
+class InUse(NameProblem):
+    """The mount cannot go away while somebody works in it; the message says who."""
 
 
 class Refused(XnatfsError):

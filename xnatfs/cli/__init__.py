@@ -1,1 +1,130 @@
-"""The command line: one thin module per verb."""
+"""The command line: one thin module per verb, found in the table here and imported when used."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import NoReturn
+
+from xnatfs import __version__
+from xnatfs.cli import exits
+from xnatfs.errors import UsageError, XnatfsError
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One verb: its module has ``add_arguments(parser)`` and ``run(args) -> int``."""
+
+    name: str
+    help: str
+
+
+VERBS = (
+    Verb("mount", "mount an archive as a folder"),
+    Verb("umount", "unmount, and wait until everything has arrived"),
+    Verb("ls", "list a folder of the archive, without mounting"),
+    Verb("status", "what is mounted here, and how it is doing"),
+    Verb("uploads", "what has not reached the server yet"),
+    Verb("doctor", "check what works on this machine, and say what to do"),
+    Verb("demo", "a look-alike server, and the whole way through a job on it"),
+)
+_NAMES = {verb.name for verb in VERBS}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and where the help is."""
+        raise UsageError(f"{message} (see `{self.prog} --help`)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code; never raises, never prints a traceback."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except XnatfsError as error:
+        return _failed(error, words)
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.CLOSED_PIPE
+    except Exception as error:  # noqa: BLE001 -- the last line of defence
+        return _failed(XnatfsError(f"unexpected {error!r}; -v -v shows where"), words)
+    return code
+
+
+def _failed(error: XnatfsError, words: Sequence[str]) -> int:
+    sys.stdout.flush()
+    print(f"xnatfs: {error}", file=sys.stderr)
+    if sum(word.count("v") for word in words if word in ("-v", "-vv", "--verbose")) > 1:
+        import traceback
+
+        traceback.print_exception(error.__context__ or error)
+    return exits.code_of(error)
+
+
+def _run(words: list[str]) -> int:
+    words = _mount_form(words)
+    if not words or words[0].startswith("-"):
+        parser = _overview()
+        parser.parse_args(words)
+        parser.print_help(sys.stderr)
+        return exits.USAGE
+    if words[0] not in _NAMES:
+        raise UsageError(_unknown(words[0]))
+    module = import_module(f"xnatfs.cli.{words[0]}")
+    parser = _Parser(
+        prog=f"xnatfs {words[0]}", description=module.__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    module.add_arguments(parser)
+    args = parser.parse_args(words[1:])
+    _set_up_log(args)
+    code: int = module.run(args)
+    return code
+
+
+def _mount_form(words: list[str]) -> list[str]:
+    """``xnatfs SERVER MOUNTPOINT -o …``, as mount(8) and fstab call a helper."""
+    plain = len(words) >= 2 and not any(word.startswith("-") for word in words[:2])
+    if plain and words[0] not in _NAMES and ("://" in words[0] or words[1].startswith("/")):
+        return ["mount", *words]
+    return words
+
+
+def _overview() -> argparse.ArgumentParser:
+    verbs = "\n".join(f"  {verb.name:<10}{verb.help}" for verb in VERBS)
+    parser = _Parser(
+        prog="xnatfs",
+        usage="xnatfs VERB [options]",
+        description="An XNAT imaging archive as a folder.",
+        epilog=f"verbs:\n{verbs}\n\n`xnatfs VERB --help` tells more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"xnatfs {__version__}")
+    return parser
+
+
+def _unknown(word: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(word, _NAMES, 1)
+    return f"unknown verb {word!r}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _set_up_log(args: argparse.Namespace) -> None:
+    """The command's own log goes to stderr: warnings, and what -v asks for."""
+    from xnatfs import logs
+
+    level = ("warning", "info", "debug")[min(args.verbose, 2)]
+    logs.set_up("error" if args.quiet else level, None)

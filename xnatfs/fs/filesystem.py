@@ -36,6 +36,7 @@ from xnatfs.rest.addresses import check_new_file
 from xnatfs.rest.login import Credentials
 from xnatfs.rest.session import Session
 from xnatfs.tree.namespace import Node
+from xnatfs.upload.queue import Queue, Row
 from xnatfs.waiting import Waiter
 
 # Names that a desktop or a shell asks for everywhere; no request is made for them.
@@ -337,6 +338,26 @@ class FileSystem:
     def pending(self) -> list[dict[str, Any]]:
         """What has not reached the server, a row for each upload."""
         return pending(self._parts)
+
+    def send_left(self, row: Row, waiter: Waiter, *, force: bool = False) -> None:
+        """Take over an upload of a mount that is gone, and send it.
+
+        Args:
+            row: as ``Queue.rows`` has it.
+            waiter: how long.
+            force: even if its process is not known to be dead.
+
+        Raises: Protected: it is at work. What ``Uploader.send`` raises.
+        """
+        parts = self._parts
+        upload = Queue(self._settings.spool).take(row, parts.spool, force=force)
+        if upload is None:
+            return
+
+        def send(patient: Waiter) -> None:
+            parts.uploader.send(upload, upload.record.target.item(), patient)
+
+        parts.run(send, f"the upload {row.id}", waiter)
 
     def drain(self, waiter: Waiter) -> None:
         """Send what is still to be sent; returns when nothing is left or the waiter ends."""

@@ -1,0 +1,67 @@
+"""Logging in, for every verb that talks to a server."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from xnatfs.cli.configuration import Chosen, choose
+from xnatfs.config import Settings
+from xnatfs.errors import UsageError
+from xnatfs.fs.filesystem import FileSystem
+from xnatfs.rest.login import Credentials, find_credentials
+from xnatfs.waiting import Waiter
+
+
+def credentials_for(settings: Settings) -> Credentials:
+    """Find the login; asks only where a person can answer.
+
+    Raises: UsageError.
+    """
+    person = sys.stdin.isatty() and sys.stderr.isatty()
+    return find_credentials(
+        settings.server,
+        os.environ,
+        _ask if person else None,
+        state_folder=settings.state_folder,
+    )
+
+
+def _ask(question: str) -> str:
+    try:
+        if question.startswith("Password"):
+            import getpass
+
+            return getpass.getpass(question)
+        print(question, end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline().rstrip("\n")
+    except EOFError:
+        raise UsageError("no login given") from None
+
+
+def connector(settings: Settings, mount: str = "") -> Callable[[Waiter], FileSystem]:
+    """A function that logs in, with the login found now."""
+    credentials = credentials_for(settings)
+    return lambda waiter: FileSystem.connect(settings, credentials, waiter, mount)
+
+
+def waiter_for(settings: Settings) -> Waiter:
+    """The limits of one question to the server."""
+    return Waiter(total_s=settings.limits.io_timeout_s)
+
+
+@contextmanager
+def connected(args: argparse.Namespace) -> Iterator[tuple[FileSystem, Chosen]]:
+    """A file system without a mount, for the length of a command.
+
+    Raises: UsageError, LoginRefused, Unreachable, NotXnat.
+    """
+    chosen = choose(args, os.environ)
+    fs = connector(chosen.settings)(waiter_for(chosen.settings))
+    try:
+        yield fs, chosen
+    finally:
+        fs.close()

@@ -1,0 +1,149 @@
+"""Check what works on this machine: FUSE, folders, locks, the server and the login."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from xnatfs import __version__
+from xnatfs.cli import exits, options
+from xnatfs.cli.configuration import choose
+from xnatfs.cli.shown import bytes_text
+from xnatfs.config import Settings
+from xnatfs.errors import XnatfsError
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report."""
+
+    what: str
+    text: str
+    # 0: works. Else the exit code that a mount would end with.
+    code: int = exits.OK
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``doctor``."""
+    parser.add_argument("place", nargs="?", metavar="SERVER", help="as with mount")
+    options.add_to(parser, "doctor")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check everything, print everything; the exit code is that of the first problem."""
+    if args.place:
+        args.server = args.place
+    settings = choose(args, os.environ, needs_server=False).settings
+    code = exits.OK
+    for finding in _findings(settings):
+        mark = "problem" if finding.code else "ok"
+        print(f"{mark:<8}{finding.what:<16}{finding.text}", flush=True)
+        code = code or finding.code
+    return code
+
+
+def _findings(settings: Settings) -> Iterator[Finding]:
+    yield Finding("xnatfs", f"{__version__}, Python {platform.python_version()} on {_system()}")
+    yield from _fuse()
+    yield from _private_mounts()
+    for what, folder in (("cache", settings.store.folder), ("spool", settings.spool.folder)):
+        yield _folder(what, folder)
+    yield _locks(settings.state_folder)
+    yield _converter()
+    if settings.server.url:
+        yield from _server(settings)
+    else:
+        yield Finding("server", "none is given (xnatfs doctor SERVER, or XNAT_HOST)")
+
+
+def _system() -> str:
+    from xnatfs.fuse.readiness import os_release
+
+    return os_release().get("PRETTY_NAME", platform.platform())
+
+
+def _fuse() -> Iterator[Finding]:
+    from xnatfs.fuse import binding, readiness
+
+    problems = readiness.problems(allow_other=False)
+    for problem in problems:
+        yield Finding("FUSE", problem, exits.NO_FUSE)
+    if problems:
+        return
+    try:
+        binding.load()
+    except XnatfsError as error:
+        yield Finding("FUSE", str(error), exits.NO_FUSE)
+    else:
+        yield Finding("FUSE", "libfuse, /dev/fuse and the right to mount")
+    others = readiness.problems(allow_other=True)
+    yield Finding("other users", others[0] if others else "--allow-other is possible")
+
+
+def _private_mounts() -> Iterator[Finding]:
+    """User namespaces: the way to mount where there is no fusermount."""
+    try:
+        most = int(Path("/proc/sys/user/max_user_namespaces").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    yield Finding("namespaces", "user namespaces" if most else "no user namespaces here")
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return folder if folder.exists() else _existing(folder.parent)
+
+
+def _folder(what: str, folder: Path) -> Finding:
+    existing = _existing(folder)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return Finding(what, f"{folder}: may not be written", exits.FAILED)
+    free = shutil.disk_usage(existing).free
+    return Finding(what, f"{folder}: {bytes_text(free)} free")
+
+
+def _locks(folder: Path) -> Finding:
+    """Lustre and some NFS servers have no flock: sessions are then not shared as well."""
+    try:
+        with tempfile.TemporaryFile(dir=_existing(folder)) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return Finding("locks", f"{folder}: no locks here ({error.strerror}); it works without")
+    return Finding("locks", str(folder))
+
+
+def _converter() -> Finding:
+    found = shutil.which("dcm2niix", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    return Finding("dcm2niix", found or "not found (pip install dcm2niix); only the demo needs it")
+
+
+def _server(settings: Settings) -> Iterator[Finding]:
+    from xnatfs.cli.connecting import connector, waiter_for
+
+    try:
+        connect = connector(settings)
+    except XnatfsError as error:
+        yield Finding("login", str(error), exits.code_of(error))
+        return
+    try:
+        fs = connect(waiter_for(settings))
+    except XnatfsError as error:
+        yield Finding("server", str(error), exits.code_of(error))
+        return
+    try:
+        about = fs.status()
+        names = sum(1 for _ in fs.readdir("/projects", waiter_for(settings)))
+        user = about["user"] or "a guest"
+        yield Finding("server", f"{settings.server.url} as {user}, {names} projects")
+    except XnatfsError as error:
+        yield Finding("server", str(error), exits.code_of(error))
+    finally:
+        fs.close()

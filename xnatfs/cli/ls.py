@@ -1,0 +1,200 @@
+"""List a folder of the archive; needs neither a mount nor FUSE.
+
+xnatfs ls -l /projects/PVT000/subjects/Haofei01/experiments/Haofei01_MR1/scans
+"""
+
+from __future__ import annotations
+
+import argparse
+import posixpath
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from xnatfs.cli import options
+from xnatfs.cli.connecting import connected, waiter_for
+from xnatfs.cli.exits import OK
+from xnatfs.cli.options import archive_path
+from xnatfs.cli.shown import FORMATS, Row, bytes_text, printable, render, time_text
+from xnatfs.errors import NotFound
+from xnatfs.fs.values import Entry, Kind
+
+if TYPE_CHECKING:
+    from xnatfs.config import Settings
+    from xnatfs.fs.filesystem import FileSystem
+
+# The columns of ``-l``, by what an entry is. A folder of several kinds shows them all.
+_COLUMNS: dict[str, tuple[str, ...]] = {
+    "project": ("title", "pi"),
+    "subject": ("id", "time"),
+    "experiment": ("id", "type", "date"),
+    "scan": ("type", "description", "quality", "files", "size"),
+    "assessor": ("id", "type", "date", "files", "size"),
+    "reconstruction": ("type", "files", "size"),
+    "resource": ("format", "content", "files", "size"),
+    "file": ("size", "format", "content", "digest"),
+}
+
+# Levels whose files and bytes are those of their resources, which one request lists for a whole
+# session.
+_SUMMED = frozenset({"scan", "assessor", "reconstruction"})
+
+# The longest time that -R spends on a whole tree is not bounded; each folder is.
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``ls``."""
+    parser.add_argument("path", metavar="PATH", nargs="?", default="/", type=archive_path)
+    parser.add_argument("-l", "--long", action="store_true", help="type, quality, counts, sizes")
+    parser.add_argument("-R", "--recursive", action="store_true", help="everything below, too")
+    parser.add_argument("--format", choices=FORMATS, default="table", help="how it is written")
+    options.add_to(parser, "ls")
+
+
+def run(args: argparse.Namespace) -> int:
+    """List, in the form that was asked for."""
+    with connected(args) as (fs, chosen):
+        listing = _Listing(fs, chosen.settings, long=args.long)
+        folders = listing.folders(args.path, recursive=args.recursive)
+        if args.format == "table":
+            _print_folders(folders, args)
+        else:
+            rows = [row for path, rows in folders for row in _with_path(path, rows)]
+            columns = _columns(rows, args)
+            print(render(rows, columns, args.format), end="")
+    return OK
+
+
+def _with_path(path: str, rows: list[Row]) -> list[Row]:
+    return [{**row, "path": posixpath.join(path, row["name"])} for row in rows]
+
+
+def _columns(rows: list[Row], args: argparse.Namespace) -> list[str]:
+    columns = ["path"] if args.recursive else []
+    columns += ["name", "kind"]
+    return columns + _long_columns(rows) if args.long else columns
+
+
+def _long_columns(rows: list[Row]) -> list[str]:
+    levels = {row["level"] for row in rows}
+    found: dict[str, None] = {}
+    for level, columns in _COLUMNS.items():
+        if level in levels:
+            found |= dict.fromkeys(columns)
+    return list(found)
+
+
+def _print_folders(folders: Iterator[tuple[str, list[Row]]], args: argparse.Namespace) -> None:
+    first = True
+    for path, rows in folders:
+        if args.recursive:
+            print(f"{'' if first else chr(10)}{printable(path)}:")
+        first = False
+        if args.long and rows:
+            print(render(_readable(rows), ["name", *_long_columns(rows)], "table"), end="")
+        else:
+            for row in rows:
+                print(printable(row["name"]))
+        sys.stdout.flush()
+
+
+def _readable(rows: list[Row]) -> list[Row]:
+    """Sizes for people; the other formats keep the bytes."""
+    return [
+        {**row, "size": bytes_text(int(row["size"]))} if row.get("size", "").isdigit() else row
+        for row in rows
+    ]
+
+
+class _Listing:
+    """The folders below a path, one after the other."""
+
+    def __init__(self, fs: FileSystem, settings: Settings, *, long: bool) -> None:
+        self._fs = fs
+        self._settings = settings
+        self._long = long
+
+    def folders(self, path: str, *, recursive: bool) -> Iterator[tuple[str, list[Row]]]:
+        """(path, rows) of a folder, and with ``recursive`` of those below it; links excepted."""
+        try:
+            kind = self._fs.getattr(path, None, waiter_for(self._settings)).kind
+        except NotFound as error:
+            raise NotFound(f"{error}{self._near(path)}") from error
+        if kind is not Kind.FOLDER:
+            name = posixpath.basename(path)
+            yield posixpath.dirname(path), [self._row(posixpath.dirname(path), name, kind)]
+            return
+        waiting = [path]
+        while waiting:
+            folder = waiting.pop()
+            entries = list(self._fs.readdir(folder, waiter_for(self._settings)))
+            yield folder, [self._row(folder, entry.name, entry.kind) for entry in entries]
+            if recursive:
+                waiting += reversed(_below(folder, entries))
+
+    def _near(self, path: str) -> str:
+        """A hint for a name that is not there."""
+        import difflib
+
+        folder, name = posixpath.split(path)
+        try:
+            entries = list(self._fs.readdir(folder, waiter_for(self._settings)))
+        except NotFound:
+            return self._near(folder) if folder != "/" else ""
+        near = difflib.get_close_matches(name, [entry.name for entry in entries], 1)
+        return f"; did you mean {near[0]}?" if near else ""
+
+    def _row(self, folder: str, name: str, kind: Kind) -> Row:
+        row = {"name": name, "kind": kind.value, "level": ""}
+        if not self._long or kind is Kind.LINK:
+            return row
+        path = posixpath.join(folder, name)
+        cells = self._fs.describe(path, waiter_for(self._settings))
+        level = cells.get("level", "")
+        row |= {"level": level, **_shown(cells)}
+        if kind is Kind.FILE:
+            attributes = self._fs.getattr(path, None, waiter_for(self._settings))
+            row |= {"size": str(attributes.size)}
+        elif level == "subject":
+            attributes = self._fs.getattr(path, None, waiter_for(self._settings))
+            row |= {"time": time_text(attributes.mtime)}
+        elif level in _SUMMED:
+            row |= self._sums(posixpath.join(path, "resources"))
+        return row
+
+    def _sums(self, folder: str) -> Row:
+        """Files and bytes of all resources in a folder, as the server counts them."""
+        files = size = 0
+        for entry in self._fs.readdir(folder, waiter_for(self._settings)):
+            cells = self._fs.describe(
+                posixpath.join(folder, entry.name), waiter_for(self._settings)
+            )
+            files += _number(cells.get("file_count", ""))
+            size += _number(cells.get("file_size", ""))
+        return {"files": str(files), "size": str(size)}
+
+
+def _below(folder: str, entries: list[Entry]) -> list[str]:
+    return [posixpath.join(folder, entry.name) for entry in entries if entry.kind is Kind.FOLDER]
+
+
+def _shown(cells: dict[str, str]) -> Row:
+    """The cells of an entry under the names of the columns."""
+    return {
+        "id": cells.get("id", ""),
+        "title": cells.get("title", ""),
+        "pi": " ".join(filter(None, (cells.get("pi_firstname"), cells.get("pi_lastname")))),
+        "type": cells.get("type") or cells.get("xsi_type", ""),
+        "description": cells.get("series_description", ""),
+        "quality": cells.get("quality", ""),
+        "date": cells.get("date", ""),
+        "format": cells.get("format", ""),
+        "content": cells.get("content", ""),
+        "digest": cells.get("digest", ""),
+        "files": cells.get("file_count", ""),
+        "size": cells.get("file_size", ""),
+    }
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() else 0

@@ -1,0 +1,265 @@
+"""The process that serves a mount, from its first request to its last word.
+
+Called by ``mounting`` in the process that stays: the child in the background, the command
+itself in the foreground. It never returns: the process ends here, with ``os._exit``, because a
+worker that waits for a stalled server must not hold it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from xnatfs.config import Settings
+from xnatfs.errors import FuseUnusable, XnatfsError
+from xnatfs.fs.filesystem import FileSystem
+from xnatfs.fuse import binding, control, mounts
+from xnatfs.fuse.operations import Operations
+from xnatfs.waiting import POLL_S, Waiter
+
+log = logging.getLogger(__name__)
+
+# fs.close() may log out at the server; nobody waits longer than this for it.
+_CLOSE_S = 5.0
+
+# Between two reports of progress to a waiting ``xnatfs umount``.
+_PROGRESS_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Farewell:
+    """What a mount says at its end."""
+
+    sent_files: int = 0
+    sent_bytes: int = 0
+    # Rows as ``FileSystem.pending`` has them.
+    pending: list[dict[str, Any]] = field(default_factory=list)
+    # ``ReadFailure`` as dictionaries.
+    read_failures: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to mount."""
+
+    # Absolute.
+    mountpoint: Path
+    # Let other users of this machine in.
+    allow_other: bool = False
+    # Serve in the process that was started, and log to its stderr if there is no log file.
+    foreground: bool = False
+    log_file: Path | None = None
+    log_level: str = "info"
+    # The exit status of a mount in the foreground.
+    farewell: Callable[[Farewell], int] = lambda _farewell: 0
+
+
+class Serving:
+    """One mount being served.
+
+    Args:
+        fs: connected and adopted.
+        settings: all of them.
+        plan: how to mount.
+        ready: called when the kernel has the mount; gets the name of the user at the server.
+
+    Threading: libfuse's threads serve; a thread waits for signals, ``Control`` has its own.
+    Whichever comes first to ``_finish`` ends the process; ``_last`` lets only one in. The rest
+    is written before the threads start.
+    """
+
+    def __init__(
+        self, fs: FileSystem, settings: Settings, plan: Plan, ready: Callable[[str], None]
+    ) -> None:
+        self._fs = fs
+        self._settings = settings
+        self._plan = plan
+        self._tell_ready = ready
+        self._mounted = threading.Event()
+        self._loop_ended = threading.Event()
+        self._last = threading.Lock()
+        self._libfuse = binding.load()
+        self._operations = Operations(fs, settings.limits, self._libfuse, self._ready)
+        self._control = control.Control(
+            control.run_folder(settings.state_folder),
+            {"status": self._status, "refresh": self._refresh, "umount": self._drain_for_umount},
+        )
+        about = fs.status()
+        self._record = control.Record(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            mountpoint=str(plan.mountpoint),
+            server=settings.server.url,
+            user=str(about.get("user", "")),
+            started=time.time(),
+            socket=str(self._control.path),
+            log=str(plan.log_file or ""),
+            drain_s=settings.limits.drain_s,
+        )
+
+    def run(self) -> NoReturn:
+        """Mount, serve until the mount is gone, say the last word, end the process.
+
+        Raises: FuseUnusable: nothing was mounted; the process goes on.
+        """
+        signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+        # Blocked before any thread starts, so that only the waiting thread gets them: while
+        # libfuse serves, the main thread never comes back to Python's own handlers.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        threading.Thread(
+            target=self._wait_for_signals, args=(signals,), name="signals", daemon=True
+        ).start()
+        failed = ""
+        try:
+            self._libfuse.serve(
+                self._operations,
+                str(self._plan.mountpoint),
+                **binding.options(self._settings, allow_other=self._plan.allow_other),
+            )
+        except RuntimeError as error:
+            failed = f"libfuse ended with status {error}"
+        if failed and not self._mounted.is_set():
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            raise FuseUnusable(f"{self._plan.mountpoint}: the kernel refused the mount: {failed}")
+        if failed:
+            log.error("%s", failed)
+        self._loop_ended.set()
+        self._finish(time.monotonic() + self._settings.limits.drain_s)
+
+    def _ready(self) -> None:
+        """The kernel has the mount. An error here cannot reach it: the mount ends itself."""
+        try:
+            self._control.start()
+            control.write_record(self._settings.state_folder, self._record)
+        except XnatfsError as error:
+            # Without its socket a mount still serves; only the commands cannot reach it.
+            log.error("%s", error)
+        self._mounted.set()
+        log.info("mounted %s at %s", self._record.server, self._record.mountpoint)
+        self._tell_ready(self._record.user)
+
+    # what commands ask
+
+    def _status(self, _request: control.Message, say: control.Say) -> bool:
+        say({"status": self._fs.status()})
+        return False
+
+    def _refresh(self, request: control.Message, say: control.Say) -> bool:
+        self._fs.refresh(str(request.get("path", "/")))
+        say({"done": True})
+        return False
+
+    def _drain_for_umount(self, request: control.Message, say: control.Say) -> bool:
+        """Send what is left, with progress; the command then takes the mount away."""
+        if self._operations.writing():
+            say({"in_use": True})
+            return False
+        wait = request.get("wait")
+        waiter = Waiter(total_s=None if wait is None else float(wait))
+        draining = threading.Thread(target=self._drain, args=(waiter,), name="drain", daemon=True)
+        draining.start()
+        while draining.is_alive():
+            draining.join(_PROGRESS_S)
+            say({"pending": len(self._fs.pending())})
+        say({"drained": True})
+        return True
+
+    # the end
+
+    def _drain(self, waiter: Waiter) -> None:
+        try:
+            self._fs.drain(waiter)
+        except XnatfsError as error:
+            log.warning("not everything was sent: %s", error)
+
+    def _wait_for_signals(self, signals: set[signal.Signals]) -> None:
+        # In the foreground it says that the terminal is gone.
+        while signal.sigwait(signals) == signal.SIGHUP and not self._plan.foreground:
+            self._fs.refresh("/")
+        # A second one while the first is being obeyed ends it at once.
+        threading.Thread(target=self._end_now, args=(signals,), daemon=True).start()
+        until = time.monotonic() + self._settings.limits.drain_s
+        if not self._mounted.is_set():
+            self._finish(until)
+        log.info("asked to end")
+        try:
+            # Nobody new gets in; what is open is served on.
+            mounts.unmount(self._plan.mountpoint, lazy=True)
+        except XnatfsError as error:
+            log.warning("%s", error)
+        # Half of the time for who still writes: the other half sends what they wrote.
+        patience = time.monotonic() + self._settings.limits.drain_s / 2
+        while self._operations.busy() and time.monotonic() < patience:
+            if self._loop_ended.wait(POLL_S):
+                break
+        self._finish(until)
+
+    def _end_now(self, signals: set[signal.Signals]) -> None:
+        while signal.sigwait(signals) == signal.SIGHUP:
+            pass
+        log.warning("asked twice: what was not sent stays in the spool")
+        os._exit(1)
+
+    def _finish(self, until: float) -> NoReturn:
+        """Drain until then (monotonic seconds), report, end the process."""
+        if not self._last.acquire(blocking=False):
+            # Another thread is at it and ends the process.
+            while True:
+                time.sleep(_CLOSE_S)
+        code = 1
+        try:
+            self._drain(Waiter(total_s=max(0.0, until - time.monotonic())))
+            self._operations.give_up()
+            last = self._last_word()
+            closing = threading.Thread(target=self._fs.close, name="close", daemon=True)
+            closing.start()
+            closing.join(_CLOSE_S)
+            self._keep_or_forget(last)
+            self._control.farewell({"ended": asdict(last)})
+            log.info("%s: unmounted", self._record.mountpoint)
+            code = self._plan.farewell(last)
+        except BaseException:
+            log.exception("the end of the mount failed")
+        finally:
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _last_word(self) -> Farewell:
+        uploads = self._fs.status().get("uploads", {})
+        last = Farewell(
+            sent_files=int(uploads.get("sent_files", 0)),
+            sent_bytes=int(uploads.get("sent_bytes", 0)),
+            pending=self._fs.pending(),
+            read_failures=[asdict(failure) for failure in self._fs.read_failures()],
+        )
+        for row in last.pending:
+            log.warning("not on the server: %s (%s)", row.get("path"), row.get("error") or "")
+        return last
+
+    def _keep_or_forget(self, last: Farewell) -> None:
+        """The record stays when there is something left to say that nobody may have heard."""
+        folder = self._settings.state_folder
+        if not last.pending and not last.read_failures:
+            control.remove_record(folder, self._record)
+            return
+        ended = replace(
+            self._record,
+            ended=time.time(),
+            pending=last.pending,
+            read_failures=last.read_failures,
+        )
+        try:
+            control.write_record(folder, ended)
+        except XnatfsError as error:
+            log.error("%s", error)
