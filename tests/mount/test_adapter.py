@@ -118,7 +118,9 @@ def test_a_listing_that_breaks_off_is_an_error(mount: Mount) -> None:
 
 # Python itself asks again after EINTR without a signal, for ever.
 @pytest.mark.parametrize(
-    "kind", [kind for kind in TABLE if kind is not errors.Interrupted], ids=lambda kind: kind.__name__
+    "kind",
+    [kind for kind in TABLE if kind is not errors.Interrupted],
+    ids=lambda kind: kind.__name__,
 )
 def test_every_error_reaches_the_program_as_its_errno(
     shared: Mount, kind: type[errors.XnatfsError]
@@ -227,9 +229,7 @@ WAITS = {
 
 
 @contextmanager
-def waiting_process(
-    path: Path, action: str, prologue: str = ""
-) -> Iterator[subprocess.Popen[str]]:
+def waiting_process(path: Path, action: str, prologue: str = "") -> Iterator[subprocess.Popen[str]]:
     script = f"import os, sys, signal\npath = sys.argv[1]\n{prologue}\nprint('go', flush=True)\n"
     with subprocess.Popen(
         [sys.executable, "-c", script + action, path],
@@ -307,7 +307,10 @@ def test_a_mount_that_died_leaves_no_empty_folder_and_the_next_one_cleans_up(
         os.listdir(mount.point)
     assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     done = mount.start()
-    assert (done.returncode, done.stderr) == (0, f"{mount.point}: its process is gone; cleaned up\n")
+    assert (done.returncode, done.stderr) == (
+        0,
+        f"{mount.point}: its process is gone; cleaned up\n",
+    )
     assert (mount.point / "hello").read_bytes() == b"hello"
     assert len(control.records(mount.state)) == 1
 
@@ -399,10 +402,10 @@ def test_hangup_refreshes(mount: Mount) -> None:
 def test_commands_talk_to_the_mount(mount: Mount) -> None:
     record = mount.record()
     assert control.is_alive(record)
-    assert [*control.ask(record, {"verb": "status"})][0]["status"]["user"] == "ada"
+    assert next(iter(control.ask(record, {"verb": "status"})))["status"]["user"] == "ada"
     assert [*control.ask(record, {"verb": "refresh", "path": "/"})] == [{"done": True}]
     assert (mount.point / "refreshed").exists()
-    assert "error" in [*control.ask(record, {"verb": "nonsense"})][0]
+    assert "error" in next(iter(control.ask(record, {"verb": "nonsense"})))
     assert Path(record.socket).parent.stat().st_mode & 0o777 == 0o700
 
 
