@@ -28,8 +28,9 @@ class FakeFileSystem:
     def __init__(self):
         self.files = {"hello": b"hello", "big": BIG, "keep": BIG[:65536], "fresh": BIG[:65536]}
         self.files |= {f"hang-{verb}": b"x" * 100 for verb in ("stat", "read", "close", "open")}
-        self.files |= {f"err-{name}": b"" for name in dir(errors) if isinstance(
-            getattr(errors, name), type)}
+        self.files |= {
+            f"err-{name}": b"" for name in dir(errors) if isinstance(getattr(errors, name), type)
+        }
         self.files |= {"crash": b"", "unreadable": b"12345", "counted": b"1234"}
         self.folders = {"", "folder"}
         self.times = {}

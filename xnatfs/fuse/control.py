@@ -212,6 +212,8 @@ class Control:
             if _peer(connection) not in (0, os.getuid()):
                 return
             line = connection.makefile("rb").readline(1 << 16)
+            if not line:  # only looked whether we are there
+                return
             request = json.loads(line)
             verb = self._verbs.get(request.get("verb", ""))
             if verb is None:

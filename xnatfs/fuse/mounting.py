@@ -23,7 +23,7 @@ from xnatfs.config import Settings
 from xnatfs.errors import DiskFault, FuseUnusable, XnatfsError
 from xnatfs.fs.filesystem import FileSystem
 from xnatfs.fuse import control, mounts, readiness
-from xnatfs.fuse.serving import Plan, Serving
+from xnatfs.fuse.serving import Plan, Serving, hold_signals
 from xnatfs.waiting import Waiter
 
 log = logging.getLogger(__name__)
@@ -91,6 +91,7 @@ def _serve(
 ) -> NoReturn:
     budget = settings.limits.io_timeout_s
     fs = connect(Waiter(total_s=budget))
+    hold_signals()
     try:
         fs.adopt(Waiter(total_s=budget))
         Serving(fs, settings, plan, ready).run()
