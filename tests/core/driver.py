@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
+import urllib.error
 import urllib.request
+import zipfile
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import NotFound
@@ -112,12 +114,15 @@ class Rest:
         return found
 
     def files(self, address: str) -> dict[str, bytes]:
-        """Path → bytes of every file below an address, read one by one."""
-        found = {}
-        for row in self.rows(f"/data{address}/files?format=json&all=true"):
-            raw = row["URI"]
-            found[raw.partition("/files/")[2]] = self.ask("GET", quote(raw, safe="/~!$&'()*,=:@"))
-        return found
+        """Path below ``files`` → bytes, of every file of a resource, by one zip."""
+        try:
+            raw = self.ask("GET", f"/data{address}/files?format=zip")
+        except urllib.error.HTTPError as error:
+            if error.code == 404:  # no files (R§3.4)
+                return {}
+            raise
+        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+            return {name.partition("/files/")[2]: archive.read(name) for name in archive.namelist()}
 
 
 def requests(server: DemoServer) -> list[str]:

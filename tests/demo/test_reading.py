@@ -38,7 +38,7 @@ def test_types_by_extension(client, names):
 def test_digest_and_size_of_every_listed_file(client, accession):
     """R§2.6, R§7: what the listing says is what is served; gaps are as made."""
     for row in client.get(f"{accession}/files?all=true&format=json").rows():
-        if row["URI"].endswith(("/x/y", ".html")) or any(c in row["URI"] for c in ' #"[{ö'):
+        if row["URI"].endswith(("/gone.txt", ".html")) or any(c in row["URI"] for c in ' #"[{ö'):
             continue
         body = client.get(row["URI"]).body
         assert str(len(body)) == row["Size"], row
@@ -52,8 +52,15 @@ def test_gaps_in_the_catalog(client, names):
     assert rows["no-size.txt"]["Size"] == "31"
     assert rows["empty.txt"]["Size"] == "0"
     assert rows["a/b/c.txt"]["Name"] == "c.txt"
-    assert client.get(f"{names}/x/y").status == 404
-    assert client.get(f"{names}/x/y?accept-not-found=true").status == 204
+    assert rows["gone.txt"]["Size"] == "4"
+    assert client.get(f"{names}/gone.txt").status == 404
+    assert client.get(f"{names}/gone.txt?accept-not-found=true").status == 204
+
+
+def test_file_beside_a_folder_of_its_name(client, names):
+    """R§3.3: NAME.gz on disk is served for a missing NAME."""
+    assert client.get(f"{names}/x").body == b"a file beside a folder of its name\n"
+    assert client.get(f"{names}/x/y").body == b"below a file's name\n"
 
 
 def test_conditions(client, accession):
@@ -207,7 +214,7 @@ def test_tar(client, session):
         assert members[1].mtime == 1617910126
         assert any(len(it.name) > 200 for it in members)
         assert "Haofei01_MR1/resources/NAMES/files/größe.nii" in packed.getnames()
-        assert not any(it.name.endswith("x/y") for it in members)  # missing on disk: skipped
+        assert not any(it.name.endswith("gone.txt") for it in members)  # missing on disk: skipped
     zipped = client.get(f"{session}/resources/NAMES/files?format=tar.gz").body
     assert gzip.decompress(zipped)[:262] == answer.body[:262]
 

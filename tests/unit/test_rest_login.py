@@ -176,19 +176,19 @@ def test_an_old_refusal_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_what_is_on_disk_is_private_and_tells_no_secret(tmp_path: Path) -> None:
-    credentials = Credentials("ada", "hunter2", "x")
+    credentials = Credentials("lovelace", "hunter2", "x")
     RefusalMemory(tmp_path, URL, credentials).refused("no")
     shared = SharedSession(tmp_path, URL, credentials)
     shared.store({"JSESSIONID": "0A1B"})
     assert shared.load() == {"JSESSIONID": "0A1B"}
-    assert SharedSession(tmp_path, URL, Credentials("ada", "wrong", "x")).load() == {}
+    assert SharedSession(tmp_path, URL, Credentials("lovelace", "wrong", "x")).load() == {}
     folder = tmp_path / "sessions"
     assert folder.stat().st_mode & 0o777 == 0o700
     files = list(folder.iterdir())
     assert len(files) == 3  # the salt, the refusal, the session
     for file in files:
         assert file.stat().st_mode & 0o777 == 0o600
-        assert "ada" not in file.name
+        assert "lovelace" not in file.name
         assert b"hunter2" not in file.read_bytes()
 
 

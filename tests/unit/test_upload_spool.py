@@ -207,6 +207,8 @@ def test_the_bound_of_the_spool(tmp_path: Path) -> None:
         second.write(0, bytes(300))
     assert second.size == 0
     assert spool.free().blocks_available * spool.free().block_size <= 200
+    with pytest.raises(NoSpace):
+        spool.new(target("c"), None, [bytes(150), bytes(150)])
     first.truncate(100)
     second.write(0, bytes(300))
     first.done()

@@ -133,6 +133,7 @@ def _routes(site: Site, gate: Gate) -> Router:
     router.add("/auth", archive=False, get=door.identity)
     router.add("/services/auth", archive=False, put=door.login, post=door.login)
     router.add("/services/tokens", archive=False, get=door.tokens)
+    router.add("/search/elements", archive=False, get=door.elements)
     router.add("/services/refresh/catalog", archive=False, post=door.refresh)
     return router
 

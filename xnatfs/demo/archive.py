@@ -67,6 +67,12 @@ class Archive:
         """Where a file of a resource lies."""
         return self.directory(resource) / path
 
+    def stored(self, resource: Resource, path: str) -> Path | None:
+        """The file with the bytes of an entry; `NAME.gz` stands in for a missing NAME (R§3.3)."""
+        place = self.file(resource, path)
+        found = (it for it in (place, place.with_name(place.name + ".gz")) if it.is_file())
+        return next(found, None)
+
     def size(self, resource: Resource, entry: Entry) -> str:
         """SIZE of the catalog, else the length on disk, else "" (R§2.6)."""
         if entry.size:

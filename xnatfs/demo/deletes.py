@@ -42,7 +42,7 @@ class Deletes:
         target = self._site.addresses.target(call.variables, request.user, strict=True)
         named = variable(call.variables, "RES")
         pairs = self._site.addresses.resources(named, target.holders, request.user)
-        if not pairs:
+        if not pairs or not named:
             raise Refusal(400, "Unable to identify resource.")
         for holder, _resource in pairs:
             if not self._site.addresses.may(request.user, "delete", holder):

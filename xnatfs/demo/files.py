@@ -149,8 +149,8 @@ class Files:
             call.request.query.get("structure"), bulk_format, through_scans="SCAN" in call.variables
         )
         for it in found:
-            place = self._site.archive.file(it.resource, it.entry.uri)
-            if not place.is_file():
+            place = self._site.archive.stored(it.resource, it.entry.uri)
+            if place is None:
                 continue  # missing files are skipped without a word (R§3.4)
             name = naming.name(it.holder, it.resource, it.entry.uri)
             members.append(bulk.Member(it.entry.uri if single and path else name, place))
@@ -206,12 +206,9 @@ class Files:
         return self._bytes(first, entry.uri, request)
 
     def _bytes(self, resource: Resource, path: str, request: Request) -> Reply:
-        place = self._site.archive.file(resource, path)
-        if not place.is_file():
-            # The compressed twin is served under the plain name (R§3.3).
-            place = place.with_name(place.name + ".gz")
-            if not place.is_file():
-                raise Refusal(404, body=b"")
+        place = self._site.archive.stored(resource, path)
+        if place is None:
+            raise Refusal(404, body=b"")
         if request.query.flag("listContents") and place.suffix.lower() == ".zip":
             return _zip_listing(place, request)
         return file_reply(place, path.rpartition("/")[2])

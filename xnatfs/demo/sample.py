@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from xnatfs.demo import holders, phantom
-from xnatfs.demo.archive import Archive
 from xnatfs.demo.catalog import Entry
 from xnatfs.demo.holders import Holder
 from xnatfs.demo.objects import (
@@ -73,7 +72,7 @@ class _Sample:
     def __init__(self, site: Site, slices: int) -> None:
         self._site = site
         self._rows = site.tables
-        self._archive: Archive = site.archive
+        self._archive = site.archive
         self._slices = slices
         self._made = _EPOCH
 
@@ -86,7 +85,7 @@ class _Sample:
         self._beside(haofei, first)
         self._assessor(first)
         self._names(first)
-        second = self._session(haofei, "Haofei01_MR2", _MR)
+        self._session(haofei, "Haofei01_MR2", _MR)
         other = self._subject("PVT000", "Subject_02", ())
         self._session(other, "Subject_02_PET1", "xnat:petSessionData")
         shared = self._subject("SHARED00", "S1", ())
@@ -100,14 +99,14 @@ class _Sample:
             "README",
             {"readme.txt": b"anybody may read this\n"},
         )
-        self._stamp(second)
+        self._stamp()
 
-    def _stamp(self, _last: Experiment) -> None:
+    def _stamp(self) -> None:
         """All files get the same old mtime, which only depends on their place in the catalog."""
         for resource in self._rows.resources.all():
             for number, entry in enumerate(self._archive.catalog(resource).entries):
-                place = self._archive.file(resource, entry.uri)
-                if place.is_file():
+                place = self._archive.stored(resource, entry.uri)
+                if place is not None:
                     os.utime(place, (_EPOCH + number, _EPOCH + number))
 
     def _projects(self) -> None:
@@ -219,10 +218,17 @@ class _Sample:
 
     def _names(self, session: Experiment) -> None:
         resource = self._put(holders.of_session(session), "NAMES", NAMES)
-        # `x/y` beside the file `x` cannot lie on a disk: such an entry is only in the catalog.
+        # A file `x` and a file `x/y` cannot both lie on a disk: the bytes of `x` are in `x.gz`,
+        # which stands in for it.
+        place = self._archive.file(resource, "x")
+        place.rename(place.with_name("x.gz"))
+        place.mkdir()
+        (place / "y").write_bytes(b"below a file's name\n")
         base = self._archive.catalog(resource)
         entries = [_damaged(entry) for entry in base.entries]
-        entries.append(Entry(uri="x/y", id="x/y", name="y", size="4"))
+        beside = self._archive.entry_for(resource, "x/y", "admin", "1")
+        entries.append(replace(beside, created_time=timestamp(_EPOCH)))
+        entries.append(Entry(uri="gone.txt", id="gone.txt", name="gone.txt", size="4"))
         self._archive.rewrite(resource, entries, base)
         self._archive.measure(resource)
 

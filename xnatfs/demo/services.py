@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from urllib.parse import unquote
 
-from xnatfs.demo import tables
+from xnatfs.demo import schema, tables
 from xnatfs.demo.archive import REFRESH_STEPS
 from xnatfs.demo.catalog import CatalogConflictError
 from xnatfs.demo.gate import Gate
@@ -15,6 +15,7 @@ from xnatfs.demo.holders import Holder
 from xnatfs.demo.objects import Resource
 from xnatfs.demo.routes import Call
 from xnatfs.demo.site import Site
+from xnatfs.demo.tables import Table
 from xnatfs.demo.users import AliasToken
 from xnatfs.demo.wire import Query, Refusal, Reply, Request, text
 
@@ -100,6 +101,17 @@ class Services:
                     raise Refusal(500, str(conflict)) from conflict
         return text("")
 
+    def elements(self, call: Call) -> Reply:
+        """The types that can be searched (R§12.11); one type's fields are not described."""
+        names = [] if call.tail.strip("/") else schema.element_names()
+        keys = ("ELEMENT_NAME", "SINGULAR", "PLURAL", "SECURED", "COUNT")
+        rows = tuple(
+            {"ELEMENT_NAME": it, "SINGULAR": it, "PLURAL": it, "SECURED": "true", "COUNT": "0"}
+            for it in names
+        )
+        properties = (("totalRecords", str(len(rows))),)
+        return tables.render(Table(keys, rows, properties), call.request)
+
     def _meant(self, address: str, request: Request) -> Iterable[tuple[Holder, Resource]]:
         """The resources that an archive address like `/archive/experiments/E/…` means."""
         path = re.sub(r"^(/data)?(/archive)?", "", address)
@@ -127,6 +139,10 @@ def xapi(request: Request, path: str) -> Reply:
             return _json(BUILD_INFO)
         if name in BUILD_INFO:
             return text(BUILD_INFO[name])
+    if path == "/schemas":
+        return _json(list(schema.NAMES))
+    if path.removeprefix("/schemas/") in schema.NAMES:
+        return text(schema.schema(path.removeprefix("/schemas/")), media_type="text/xml")
     if path == "/siteConfig/siteId":
         return text("XNAT")
     if path == "/siteConfig/siteUrl":

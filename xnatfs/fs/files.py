@@ -71,11 +71,6 @@ class Files:
             return told.row
         return row
 
-    def forget_told(self, path: str) -> None:
-        """What the kernel was told of ``path`` turned out stale."""
-        with self._mu:
-            self._told.pop(path, None)
-
     # -- files
 
     def find(self, resource: Item, path: str) -> OpenFile | None:
@@ -163,7 +158,7 @@ class Files:
         with self._mu:
             del self._handles[handle]
             open_ = any(other is file for other, _ in self._handles.values())
-            stays = open_ or (file.local_only and not file.removed)
+            stays = open_ or (file.local_only and not file.given_up)
             key = (file.resource.address, file.path)
             if not stays and self._by_key.get(key) is file:
                 del self._by_key[key]

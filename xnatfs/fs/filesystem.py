@@ -19,6 +19,7 @@ from xnatfs.errors import (
     NotFound,
     NotSupported,
     Protected,
+    ServerFault,
     Stale,
     XnatfsError,
 )
@@ -30,7 +31,7 @@ from xnatfs.fs.openfile import OpenFile, Reading
 from xnatfs.fs.overview import pending, status
 from xnatfs.fs.parts import Parts
 from xnatfs.fs.values import Attributes, Caller, Entry, Kind, Opened, ReadFailure, Space
-from xnatfs.model.paths import decode_name, join
+from xnatfs.model.paths import join, server_name
 from xnatfs.rest.addresses import check_new_file
 from xnatfs.rest.login import Credentials
 from xnatfs.rest.session import Session
@@ -230,7 +231,7 @@ class FileSystem:
         if not parent.in_files:
             raise Protected(f"{path}: files live below the files/ folder of a resource")
         self._parts.rights.require_create(parent, waiter)
-        inner = join(parent.inner, decode_name(name))
+        inner = join(parent.inner, server_name(name))
         mkstemp = bool(flags & os.O_EXCL) and mode & 0o777 == 0o600
         name_class = classify(name, made_by_mkstemp=mkstemp)
         if name_class is NameClass.REAL:
@@ -257,11 +258,16 @@ class FileSystem:
         except Interrupted:
             raise
         except XnatfsError as error:
+            # Neither the kernel's pages nor what it was told of the file can be relied on.
+            self._parts.files.changed(file)
             if isinstance(error, Stale):
-                self._parts.files.forget_told(file.label)
                 self._parts.listings.forget(file.resource)
+            if isinstance(error, NotFound):
+                error = ServerFault(
+                    f"it is in the catalog, but the server has no bytes of it: {error}"
+                )
             self._parts.read_failed(file.label, error)
-            raise
+            raise error from None
 
     def write(self, handle: int, data: bytes, offset: int, waiter: Waiter) -> int:
         """Write all of ``data`` into the spool; returns its length."""
@@ -377,16 +383,9 @@ class FileSystem:
 
     def _node(self, path: str, waiter: Waiter) -> Node:
         name = path.rpartition("/")[2]
-        if classify(name) in _NEVER_ASKED and not self._is_local(path, waiter):
+        if classify(name) in _NEVER_ASKED and not self._parts.overlay.has_name(name):
             raise NotFound(f"no {name}: this name never leaves the machine")
         return self._parts.names.lookup(self._root.rstrip("/") + path, waiter)
-
-    def _is_local(self, path: str, waiter: Waiter) -> bool:
-        """Whether a file of a name that is never asked for was made here."""
-        folder, _, name = path.rpartition("/")
-        node = self._parts.names.lookup(self._root.rstrip("/") + folder, waiter)
-        inner = join(node.inner, decode_name(name))
-        return node.in_files and self._parts.overlay.has_file(node.item, inner)
 
     def _parent(self, path: str, waiter: Waiter) -> tuple[Node, str]:
         folder, _, name = path.rpartition("/")

@@ -11,7 +11,7 @@ from xnatfs.errors import AlreadyExists, FolderNotEmpty, NotFound, Protected
 from xnatfs.fs.parts import Parts
 from xnatfs.fs.values import Kind
 from xnatfs.model.levels import RESOURCE
-from xnatfs.model.paths import decode_name, join
+from xnatfs.model.paths import join, server_name
 from xnatfs.rest.addresses import check_new_file, check_new_label
 from xnatfs.tree.namespace import Node
 from xnatfs.waiting import Waiter
@@ -43,7 +43,7 @@ class Folders:
             self._make_resource(parent, name, waiter)
         elif parent.in_files:
             self._parts.rights.require_create(parent, waiter)
-            folder = join(parent.inner, decode_name(name))
+            folder = join(parent.inner, server_name(name))
             check_new_file(folder)
             self._parts.overlay.add_folder(parent.item, folder)
         else:
@@ -68,7 +68,7 @@ class Folders:
     def _make_resource(self, parent: Node, name: str, waiter: Waiter) -> None:
         parts = self._parts
         parts.rights.require_writable(parent)
-        label = decode_name(name)
+        label = server_name(name)
         check_new_label(label)
         owner = parent.item
         parts.run(

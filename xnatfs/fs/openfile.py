@@ -50,11 +50,11 @@ class Ways(Protocol):
     ) -> Upload:
         """An upload in the spool, with ``old`` as its first content."""
 
-    def send(self, file: OpenFile, upload: Upload) -> RemoteFile:
+    def send(self, file: OpenFile, upload: Upload, waiter: Waiter) -> RemoteFile:
         """Send a sealed upload and see that the server holds it. On a worker."""
 
-    def submit(self, work: Callable[[], None]) -> Future[None]:
-        """Run on a worker."""
+    def submit(self, work: Callable[[Waiter], None], waiter: Waiter) -> Future[None]:
+        """Run on a worker with a waiter of its own, whose progress counts for ``waiter``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +146,11 @@ class OpenFile:
         self.local_only = local_only
         # What the server has under this name, which our next upload replaces.
         self.base = version
-        # Removed while open: nothing more is sent, the content lives until the last release.
-        self.removed = False
-        # The server's file that goes with the last descriptor (it was removed while open).
+        # Removed while open: nothing more is sent, the content lives until the last release,
+        # and then this file of the server goes.
         self.removes = ""
+        # Nobody wants the content any more.
+        self.given_up = False
         self._turns = threading.Condition()
         self._busy = False
         # Written to (not only created or truncated by an open): see ``flush``.
@@ -175,10 +176,14 @@ class OpenFile:
         return state.version.size if isinstance(state, Reading) else state.upload.size
 
     @property
+    def _unwanted(self) -> bool:
+        return self.given_up or bool(self.removes)
+
+    @property
     def unsent(self) -> bool:
         """Whether something of it should still go to the server."""
         state = self._state
-        return isinstance(state, Writing) and state.dirty and not self.removed
+        return isinstance(state, Writing) and state.dirty and not self._unwanted
 
     def read(self, offset: int, size: int, waiter: Waiter) -> bytes:
         """Exactly ``size`` bytes from ``offset``, fewer only at the end of the file."""
@@ -243,7 +248,7 @@ class OpenFile:
 
         Raises: whatever kept the data from the server; the data stays in the spool.
         """
-        if not handle.writes or self.local_only or self.removed:
+        if not handle.writes or self.local_only or self._unwanted:
             return
         state = self._state
         if isinstance(state, Failed):
@@ -270,13 +275,13 @@ class OpenFile:
         """
         self._take_turn(waiter)
         try:
-            sent = self._ways.submit(self._send)
+            sent = self._ways.submit(self._send, waiter)
         except BaseException:
             self._end_turn()
             raise
         waiter.result(sent, f"the upload of {self.label}")
 
-    def _send(self) -> None:
+    def _send(self, waiter: Waiter) -> None:
         """On a worker, which owns the turn."""
         try:
             state = self._state
@@ -286,7 +291,7 @@ class OpenFile:
                 return
             upload = state.upload
             try:
-                row = self._ways.send(self, upload)
+                row = self._ways.send(self, upload, waiter)
             except XnatfsError as error:
                 self._state = Failed(upload, error)
                 raise
@@ -300,7 +305,7 @@ class OpenFile:
     def seal_for_later(self) -> None:
         """The mount ends: make what is unsent survive it, for the next one."""
         state = self._state
-        if isinstance(state, Writing) and state.dirty and not self.removed:
+        if isinstance(state, Writing) and state.dirty and not self._unwanted:
             try:
                 state.upload.fsync()
             except XnatfsError as error:
@@ -326,7 +331,7 @@ class OpenFile:
 
     def give_up(self) -> None:
         """Its content is wanted no more (a local file was removed)."""
-        self.removed = True
+        self.given_up = True
         state = self._state
         if not isinstance(state, Reading):
             state.upload.done()

@@ -13,7 +13,7 @@ from xnatfs.fs.openfile import OpenFile, Reading
 from xnatfs.fs.parts import Parts
 from xnatfs.fs.values import Kind
 from xnatfs.model.entities import Item
-from xnatfs.model.paths import decode_name, join
+from xnatfs.model.paths import join, server_name
 from xnatfs.model.versions import Version
 from xnatfs.rest.addresses import check_new_file
 from xnatfs.tree.namespace import Node
@@ -41,7 +41,7 @@ def rename(
         raise CrossResource(f"{source.path}: only files can be renamed, within one resource")
     if target is not None and target.kind is Kind.FOLDER:
         raise IsAFolder(f"{target.path} is a folder")
-    path = join(folder.inner, decode_name(name))
+    path = join(folder.inner, server_name(name))
     label = f"{folder.path.rstrip('/')}/{name}"
     name_class = classify(name)
     if name_class is NameClass.REAL:
@@ -120,7 +120,6 @@ def _hide(
     parts.rights.require_remove(source, version, waiter)
     if file is None:
         file = parts.files.add(OpenFile(parts, resource, source.inner, source.path, version))
-    file.removed = True
     file.local_only = True
     file.removes = source.inner
     parts.overlay.hide(resource, source.inner)

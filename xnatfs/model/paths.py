@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from xnatfs.errors import BadName
 from xnatfs.model.entities import RemoteFile
 
 T = TypeVar("T")
@@ -49,6 +50,17 @@ def decode_name(name: str) -> str:
         name.encode("utf-8", "surrogatepass"),
     )
     return raw.decode("utf-8", "surrogatepass")
+
+
+def server_name(name: str) -> str:
+    """What a new file or folder of this file name is called on the server.
+
+    Raises: BadName: the name would not come back from there as it is.
+    """
+    label = decode_name(name)
+    if encode_name(label) != name:
+        raise BadName(f"{name!r}: '%' and two hex digits stand for a character here")
+    return label
 
 
 def _id_order(id_: str) -> tuple[int, int, str]:

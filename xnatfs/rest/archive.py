@@ -260,6 +260,8 @@ class Archive:
 
         Raises: NotFound when it is gone, and those of ``Session.request``.
         """
+        # PUT of a label that is gone would make the folder again, in the place of a question.
+        self.files(resource, waiter)
         by_label = f"{resource.address.rpartition('/')[0]}/{resource.label}"
         try:
             addresses.check_new_label(resource.label)

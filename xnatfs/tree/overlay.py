@@ -94,6 +94,15 @@ class Overlay:
             local = self._local.get(resource.address)
             return local is not None and path in local.files
 
+    def has_name(self, name: str) -> bool:
+        """Whether any local file has this name."""
+        with self._mu:
+            return any(
+                path.rpartition("/")[2] == name
+                for local in self._local.values()
+                for path in local.files
+            )
+
     def is_hidden(self, resource: Item, path: str) -> bool:
         """Whether the server's file is not to be shown."""
         with self._mu:

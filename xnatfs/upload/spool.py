@@ -128,6 +128,7 @@ class Spool:
             created=time.time(),
         )
         making = self.folder / f"{MAKING}{record.id}"
+        upload: Upload | None = None
         try:
             with local_disk(f"the spool copy of {target.labels}"):
                 making.mkdir(mode=0o700)
@@ -139,6 +140,7 @@ class Spool:
                 upload.settle_in(self.folder / record.id)
         except BaseException:
             shutil.rmtree(making, ignore_errors=True)
+            self.give_back(upload.size if upload else 0)
             raise
         with self._mu:
             self._uploads[record.id] = upload

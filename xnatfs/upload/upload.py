@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import os
 import shutil
@@ -11,10 +10,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol
 
 from xnatfs.config import MIB
 from xnatfs.errors import Conflict, DiskFault, Protected, XnatfsError
+from xnatfs.upload.body import Body
 from xnatfs.upload.disk import local_disk, sync_file, sync_folder, write_all
 from xnatfs.upload.record import RECORD_NAME, Base, Record, State, write_record
 
@@ -40,20 +40,6 @@ class Bound(Protocol):
 
     def forget(self, upload: Upload) -> None:
         """The upload is gone."""
-
-
-class _Body(io.FileIO):
-    """The bytes of an upload; tells when they are read."""
-
-    def __init__(self, path: Path, on_read: Callable[[], None] | None) -> None:
-        super().__init__(path, "rb")
-        self._on_read = on_read
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        piece = super().read(-1 if size is None else size)
-        if self._on_read is not None:
-            self._on_read()
-        return cast(bytes, piece)
 
 
 class Upload:
@@ -290,7 +276,7 @@ class Upload:
         Raises: DiskFault.
         """
         with local_disk(self._what):
-            return _Body(self._path, on_read)
+            return Body(self._path, on_read)
 
     def settle_in(self, place: Path) -> None:
         """Rename its folder to ``place``. Raises OSError."""
