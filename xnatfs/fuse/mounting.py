@@ -7,6 +7,7 @@ them survives a fork.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import os
@@ -117,6 +118,8 @@ def _be_the_child(
         assert plan.log_file is not None
         log_size = _to_log(plan.log_file)
         logs.set_up(plan.log_level, plan.log_file)
+        # Should C code crash, the log says where we were.
+        faulthandler.enable()
         os.chdir("/")
         _serve(connect, settings, plan, lambda user: tell(user=user))
     except FuseUnusable as error:
