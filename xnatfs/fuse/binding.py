@@ -166,8 +166,3 @@ def options(settings: Settings, *, allow_other: bool) -> dict[str, Any]:
     if settings.policy.read_only:
         chosen["ro"] = True
     return chosen
-
-
-def library_environment() -> str:
-    """The libfuse that FUSE_LIBRARY_PATH names, or "" (for ``doctor``)."""
-    return os.environ.get("FUSE_LIBRARY_PATH", "")

@@ -253,8 +253,7 @@ def ask(record: Record, request: Message, timeout_s: float = ANSWER_S) -> Iterat
         request: with its ``verb``.
         timeout_s: the longest time between two replies.
 
-    Raises: ConnectionError's own kind of news as ``BadReply``: nobody listens there.
-        TimedOut: the mount hangs.
+    Raises: BadReply: nobody listens there, or it ended meanwhile. TimedOut: the mount hangs.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
         connection.settimeout(timeout_s)
