@@ -275,6 +275,27 @@ def test_folders(drive: Driver) -> None:
     assert drive.names(FILES) == []
 
 
+def test_a_folder_outlives_its_last_file(connect) -> None:
+    drive = Driver(connect("admin", allow_delete=True))
+    drive.fs.unlink(NAMES + "/a/b/c.txt", soon())
+    assert drive.names(NAMES + "/a/b") == []
+    drive.fs.rmdir(NAMES + "/a/b", soon())
+    assert "b" not in drive.names(NAMES + "/a")
+
+
+def test_renaming_what_somebody_has_open(connect, rest: Rest) -> None:
+    drive = Driver(connect("admin"))
+    drive.mkdir(NIFTI)
+    drive.write(FILES + "/old", b"content")
+    handle = drive.open(FILES + "/old", os.O_RDWR)
+    drive.fs.rename(FILES + "/old", FILES + "/new", soon())
+    drive.write(FILES + "/old", b"another")
+    assert drive.fs.read(handle, 100, 0, soon()) == b"content"
+    drive.fs.write(handle, b"C", 0, soon())
+    drive.close(handle)
+    assert rest.files(HELD) == {"new": b"Content", "old": b"another"}
+
+
 def test_a_resource_of_our_own_can_be_removed_while_empty(connect) -> None:
     drive = Driver(connect("admin"))
     drive.mkdir(NIFTI)

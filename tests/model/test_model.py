@@ -24,8 +24,8 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from tests.core.driver import ME, SESSION, Driver, Rest, soon
 
+from tests.core.driver import ME, SESSION, Driver, Rest, soon
 from xnatfs.config import Limits, Policy, ServerSettings, Settings, SpoolSettings, StoreSettings
 from xnatfs.demo.server import DemoServer
 from xnatfs.errors import NotFound
@@ -62,8 +62,8 @@ class Machine(RuleBasedStateMachine):
             limits=Limits(io_timeout_s=20),
             policy=Policy(),
             store=StoreSettings(folder=self.scratch / "cache"),
-            spool=SpoolSettings(folder=self.scratch / "state" / "spool"),
-            state_folder=self.scratch / "state",
+            spool=SpoolSettings(folder=self.scratch / "spool"),
+            state_folder=type(self).scratch / "state",  # one session at the server for all
         )
         fs = FileSystem.connect(settings_, Credentials("admin", "admin", "the test"), soon())
         fs.adopt(soon())

@@ -236,16 +236,14 @@ class FileSystem:
         name_class = classify(name, made_by_mkstemp=mkstemp)
         if name_class is NameClass.REAL:
             check_new_file(inner)
-        new = OpenFile(
-            self._parts,
-            parent.item,
-            inner,
-            path,
-            None,
-            local_only=name_class is not NameClass.REAL,
-        )
+        base = renaming.reclaim(self._parts, parent.item, inner, waiter)
+        local_only = name_class is not NameClass.REAL
+        new = OpenFile(self._parts, parent.item, inner, path, base, local_only=local_only)
+        if base is None:
+            self._parts.overlay.add_file(parent.item, inner)
+        else:
+            new.begin_empty(waiter)
         file = self._parts.files.add(new)
-        self._parts.overlay.add_file(parent.item, inner)
         node = Node(Kind.FILE, path, parent.chain, "files", inner)
         self._parts.appearance.mark(node, Mark(mode=mode & 0o7777, mtime=time.time()))
         return self._parts.files.open_handle(file, path, flags, caller)

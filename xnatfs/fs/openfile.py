@@ -146,8 +146,9 @@ class OpenFile:
         self.local_only = local_only
         # What the server has under this name, which our next upload replaces.
         self.base = version
-        # Removed while open: nothing more is sent, the content lives until the last release,
-        # and then this file of the server goes.
+        # Removed while open: nothing more is sent, the content lives until the last release …
+        self.removed = False
+        # … and then this file of the server goes, unless its name came back meanwhile.
         self.removes = ""
         # Nobody wants the content any more.
         self.given_up = False
@@ -177,7 +178,7 @@ class OpenFile:
 
     @property
     def _unwanted(self) -> bool:
-        return self.given_up or bool(self.removes)
+        return self.given_up or self.removed
 
     @property
     def unsent(self) -> bool:
@@ -328,6 +329,22 @@ class OpenFile:
             state.upload.done()
             self._written = True
             self._state = Writing(upload)
+
+    def follow(self, copy: OpenFile, waiter: Waiter) -> None:
+        """The file is called as ``copy`` from now on, which the server has just got."""
+        with self._turn(waiter):
+            state = self._state
+            if isinstance(state, Reading):
+                self._sources.append(state.source)
+                self.base, self._state = copy.base, copy.state
+                return
+        self.readdress(copy.base, waiter)
+
+    def detach(self, waiter: Waiter) -> None:
+        """The server's file is about to be replaced: keep a copy for who still reads it here."""
+        with self._turn(waiter):
+            if isinstance(self._state, Reading):
+                self._writable(self.size, waiter)
 
     def give_up(self) -> None:
         """Its content is wanted no more (a local file was removed)."""

@@ -209,6 +209,7 @@ class Parts:
             self.uploader.removed(resource, path)
             asked = time.monotonic()
             after = self.archive.files(resource, waiter)
+        self.overlay.keep_folders(resource, path)
         self.listings.put_files(resource, after, asked)
         left = {row.path for row in after}
         self.receipts.remove(resource.id, path)

@@ -46,7 +46,7 @@ def rename(
     name_class = classify(name)
     if name_class is NameClass.REAL:
         check_new_file(path)
-    base = _replaced(parts, target, waiter)
+    base = _replaced(parts, target, waiter) or reclaim(parts, resource, path, waiter)
     file = parts.files.find(resource, source.inner)
     if source.file is None:
         if file is None:
@@ -61,6 +61,20 @@ def rename(
             f"{source.path} is on the server and {name} is a name that never goes there: "
             "rename it to another name, or copy it"
         )
+
+
+def reclaim(parts: Parts, resource: Item, path: str, waiter: Waiter) -> Version | None:
+    """The name of a file that was removed while open comes back: one overwrite, and no gap.
+
+    Returns: the server's version, which whatever comes there replaces; None when there is none.
+    """
+    for file in parts.files.all():
+        if file.resource == resource and file.removes == path:
+            file.detach(waiter)
+            file.removes = ""
+            parts.overlay.unhide(resource, path)
+            return file.base
+    return None
 
 
 def _replaced(parts: Parts, target: Node | None, waiter: Waiter) -> Version | None:
@@ -121,6 +135,7 @@ def _hide(
     if file is None:
         file = parts.files.add(OpenFile(parts, resource, source.inner, source.path, version))
     file.local_only = True
+    file.removed = True
     file.removes = source.inner
     parts.overlay.hide(resource, source.inner)
     parts.overlay.add_file(resource, path)
@@ -144,11 +159,7 @@ def _move_remote(
         file.send(waiter)
         version = file.base or version
     reading = OpenFile(parts, resource, source.inner, source.path, version)
-    copy = (
-        OpenFile(parts, resource, path, label, base)
-        if base
-        else OpenFile(parts, resource, path, label, None)
-    )
+    copy = OpenFile(parts, resource, path, label, base)
     try:
         copy.truncate(0, waiter)
         for offset in range(0, reading.size, MIB):
@@ -161,3 +172,6 @@ def _move_remote(
         copy.close()
     parts.appearance.move(resource, source.inner, path)
     parts.delete(resource, source.inner, source.path, waiter)
+    if file is not None:
+        parts.files.move(file, path, label)
+        file.follow(copy, waiter)
