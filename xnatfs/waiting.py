@@ -57,6 +57,10 @@ class Waiter:
         """Tell that something moved: the no-progress clock starts again."""
         self._moved = time.monotonic()
 
+    def follow(self, work: Waiter) -> None:
+        """What moves in ``work`` is progress here too: somebody else does what is waited for."""
+        self._moved = max(self._moved, work._moved)
+
     def remaining(self) -> float | None:
         """Seconds until the earliest limit (never below 0), or None without limits."""
         now = time.monotonic()
@@ -96,14 +100,21 @@ class Waiter:
             self.check(what)
             time.sleep(self._step(left))
 
-    def result(self, future: Future[T], what: str) -> T:
+    def result(self, future: Future[T], what: str, work: Waiter | None = None) -> T:
         """Wait for a Future of a worker and return its result, or raise its error.
 
         The work itself goes on when the wait ends early: somebody else may wait for it too.
+
+        Args:
+            future: of the work.
+            what: what is waited for, for the error text.
+            work: the waiter of the work, whose progress counts here.
         """
         done = threading.Event()
         future.add_done_callback(lambda _future: done.set())
         while not done.wait(self._step()):
+            if work is not None:
+                self.follow(work)
             self.check(what)
         return future.result()
 

@@ -139,10 +139,10 @@ class Parts:
         )
         return self.spool.new(target, base, old)
 
-    def send(self, file: OpenFile, upload: Upload) -> RemoteFile:
+    def send(self, file: OpenFile, upload: Upload, waiter: Waiter) -> RemoteFile:
         """Seal and send an upload; the names show it at once."""
         upload.seal()
-        row = self.uploader.send(upload, file.resource, self.patient())
+        row = self.uploader.send(upload, file.resource, waiter)
         self.listings.own_file(file.resource, file.path, row)
         self.overlay.remove_file(file.resource, file.path)
         with self._mu:
@@ -189,26 +189,44 @@ class Parts:
 
     # -- deletes
 
-    def delete(self, resource: Item, path: str, label: str, waiter: Waiter) -> None:
+    def delete(
+        self, resource: Item, path: str, version: Version, label: str, waiter: Waiter
+    ) -> None:
         """Remove one file from the server, exactly, and look whether only that one is gone.
 
+        Args:
+            resource: whose file.
+            path: below ``files``.
+            version: the one that may be removed, by which the rights were judged.
+            label: path in the mount, for people.
+            waiter: the limits of the caller's wait.
+
         Raises: NotFound, NotPermitted, BadName (it cannot be addressed exactly), ServerFault.
+            Stale: another version stands there by now.
         """
         self.run(
-            lambda worker: self._delete(resource, path, label, worker),
+            lambda worker: self._delete(resource, path, version, label, worker),
             f"the removal of {label}",
             waiter,
         )
 
-    def _delete(self, resource: Item, path: str, label: str, waiter: Waiter) -> None:
+    def _delete(
+        self, resource: Item, path: str, version: Version, label: str, waiter: Waiter
+    ) -> None:
         with self.uploader.turn(resource.id, waiter):
+            asked = time.monotonic()
             before = self.archive.files(resource, waiter)
-            if not any(row.path == path for row in before):
-                self.listings.put_files(resource, before, time.monotonic())
-                raise NotFound(f"{label} is not on the server any more")
+            row = next((row for row in before if row.path == path), None)
+            if row is None or not self._still(resource, row, version, waiter):
+                self.listings.forget(resource)
+                self.listings.put_files(resource, before, asked)
+                if row is None:
+                    raise NotFound(f"{label} is not on the server any more")
+                raise Stale(f"{label} was changed on the server meanwhile; it is left there")
             self.archive.delete_file(resource, path, before, waiter)
             asked = time.monotonic()
             after = self.archive.files(resource, waiter)
+            self.uploader.removed(resource, path)
         self.listings.put_files(resource, after, asked)
         left = {row.path for row in after}
         self.receipts.remove(resource.id, path)
@@ -217,6 +235,17 @@ class Parts:
             raise ServerFault(f"removing {label} also removed {', '.join(lost)}")
         if path in left:
             raise ServerFault(f"the server did not remove {label} although it said so")
+
+    def _still(self, resource: Item, row: RemoteFile, version: Version, waiter: Waiter) -> bool:
+        """Whether a row of a fresh listing is that version. On a worker."""
+        if row.size not in (None, version.size):
+            return False
+        if row.digest or version.digest:
+            return row.digest == version.digest
+        if not version.modified:
+            # Sent by this very open file to a server without digests: the size has to do.
+            return True
+        return self.archive.head(resource, row.path, waiter).modified == version.modified
 
     # -- the books
 
