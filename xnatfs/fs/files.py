@@ -105,6 +105,16 @@ class Files:
                 del self._by_key[key]
         file.close()
 
+    def drop_unused(self, file: OpenFile) -> None:
+        """Take a file out of the table that nobody has open and that changed nothing."""
+        with self._mu:
+            key = (file.resource.address, file.path)
+            used = any(other is file for other, _ in self._handles.values())
+            if used or not isinstance(file.state, Reading) or self._by_key.get(key) is not file:
+                return
+            del self._by_key[key]
+        file.close()
+
     def all(self) -> list[OpenFile]:
         """Every file of the table."""
         with self._mu:
@@ -141,9 +151,13 @@ class Files:
 
     def changed(self, file: OpenFile) -> None:
         """The content changed: neither pages nor told attributes count any more."""
+        self.replaced(file.label)
+
+    def replaced(self, path: str) -> None:
+        """Another content is called ``path``: neither its pages nor told attributes count."""
         with self._mu:
-            self._pages.pop(file.label, None)
-            self._told.pop(file.label, None)
+            self._pages.pop(path, None)
+            self._told.pop(path, None)
 
     def release(self, handle: int, waiter: Waiter) -> None:
         """A descriptor is gone; with the last one the file ends, unless it lives here only."""

@@ -132,13 +132,20 @@ class FileSystem:
         if node.file is not None:
             version = parts.version(node.item, node.file, waiter)
             parts.rights.require_remove(node, version, waiter)
-            parts.delete(node.item, node.inner, path, waiter)
+            parts.delete(node.item, node.inner, version, path, waiter)
+            parts.files.replaced(path)
         elif file is not None:
-            if file.removes:
-                parts.delete(node.item, file.removes, path, waiter)
+            try:
+                if file.removes and file.base is not None:
+                    parts.delete(node.item, file.removes, file.base, path, waiter)
+            finally:
+                # When the server did not remove it, it is to be seen again under its own name.
                 parts.overlay.unhide(node.item, file.removes)
-            file.give_up()
-            parts.overlay.remove_file(node.item, node.inner)
+                file.give_up()
+                parts.overlay.remove_file(node.item, node.inner)
+                if not parts.files.is_open(file):
+                    parts.files.drop(file)
+                    file = None
         if file is not None and not parts.files.is_open(file):
             parts.files.drop(file)
 
@@ -418,6 +425,17 @@ class FileSystem:
             version = parts.version(node.item, row, waiter)
             file = OpenFile(parts, node.item, node.inner, node.path, version)
             file = parts.files.add(file)
+        try:
+            self._prepare(file, node, flags, waiter)
+            return parts.files.open_handle(file, node.path, flags, caller)
+        except BaseException:
+            # What nobody has open pins nothing.
+            parts.files.drop_unused(file)
+            raise
+
+    def _prepare(self, file: OpenFile, node: Node, flags: int, waiter: Waiter) -> None:
+        """Before an open: the right to write, and O_TRUNC."""
+        parts = self._parts
         if flags & os.O_ACCMODE != os.O_RDONLY:
             if file.base is not None:
                 parts.rights.require_change(node, file.base, waiter)
@@ -426,7 +444,6 @@ class FileSystem:
             if flags & os.O_TRUNC:
                 file.begin_empty(waiter)
                 self._changed(file)
-        return parts.files.open_handle(file, node.path, flags, caller)
 
     def _changed(self, file: OpenFile) -> None:
         self._parts.files.changed(file)

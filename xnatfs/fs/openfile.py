@@ -50,11 +50,14 @@ class Ways(Protocol):
     ) -> Upload:
         """An upload in the spool, with ``old`` as its first content."""
 
+    def patient(self) -> Waiter:
+        """The waiter of work on a worker: as long as it moves."""
+
     def send(self, file: OpenFile, upload: Upload, waiter: Waiter) -> RemoteFile:
         """Send a sealed upload and see that the server holds it. On a worker."""
 
-    def submit(self, work: Callable[[Waiter], None], waiter: Waiter) -> Future[None]:
-        """Run on a worker with a waiter of its own, whose progress counts for ``waiter``."""
+    def submit(self, work: Callable[[], None]) -> Future[None]:
+        """Run on a worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +127,9 @@ class OpenFile:
         version: what the server has; None for a new file.
         local_only: never sent under this name (temporary names, desktops' files).
 
-    Threading: ``_turns`` guards ``_busy``: whoever changes the state, or the bytes in the spool,
-    takes the turn and may then wait for the network without a lock; readers take the state as
-    it is (one reference) and need none.
+    Threading: ``_turns`` guards ``_busy`` and ``_work``: whoever changes the state, or the bytes
+    in the spool, takes the turn and may then wait for the network without a lock; readers take
+    the state as it is (one reference) and need none.
     """
 
     def __init__(
@@ -154,6 +157,8 @@ class OpenFile:
         self.given_up = False
         self._turns = threading.Condition()
         self._busy = False
+        # The waiter of the sending that has the turn.
+        self._work: Waiter | None = None
         # Written to (not only created or truncated by an open): see ``flush``.
         self._written = False
         self._state: State
@@ -276,11 +281,12 @@ class OpenFile:
         """
         self._take_turn(waiter)
         try:
-            sent = self._ways.submit(self._send, waiter)
+            work = self._work = self._ways.patient()
+            sent = self._ways.submit(lambda: self._send(work))
         except BaseException:
             self._end_turn()
             raise
-        waiter.result(sent, f"the upload of {self.label}")
+        waiter.result(sent, f"the upload of {self.label}", work)
 
     def _send(self, waiter: Waiter) -> None:
         """On a worker, which owns the turn."""
@@ -372,13 +378,19 @@ class OpenFile:
             self._end_turn()
 
     def _take_turn(self, waiter: Waiter) -> None:
+        def free() -> bool:
+            if self._work is not None:
+                waiter.follow(self._work)
+            return not self._busy
+
         with self._turns:
-            waiter.until(self._turns, lambda: not self._busy, self.label)
+            waiter.until(self._turns, free, self.label)
             self._busy = True
 
     def _end_turn(self) -> None:
         with self._turns:
             self._busy = False
+            self._work = None
             self._turns.notify_all()
 
 

@@ -170,8 +170,10 @@ def _move_remote(
     finally:
         reading.close()
         copy.close()
+    # Neither pages nor attributes of what stood there before count any more.
+    parts.files.replaced(label)
     parts.appearance.move(resource, source.inner, path)
-    parts.delete(resource, source.inner, source.path, waiter)
+    parts.delete(resource, source.inner, version, source.path, waiter)
     if file is not None:
         parts.files.move(file, path, label)
         file.follow(copy, waiter)

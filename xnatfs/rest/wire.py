@@ -263,6 +263,9 @@ class Wire:
         except BaseException:
             done()
             raise
+        if response.status_code not in faults.BUSY:
+            # An answer without a body is progress, too. "Busy" is none: it would be asked for ever.
+            waiter.progress()
         log.debug("%s: %d", what, response.status_code)
         return Reply(response, what, self.host, done)
 

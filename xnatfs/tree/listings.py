@@ -251,7 +251,9 @@ class Listings:
                 return self._store(key, Listing(tuple(rows), since))
         finally:
             with self._mu:
-                if self._asking[key].since == since:
+                # A younger request may have taken the place, and may even be over.
+                asking = self._asking.get(key)
+                if asking is not None and asking.since == since:
                     del self._asking[key]
 
     def _store(self, key: Hashable, listing: Listing[object]) -> Listing[object]:

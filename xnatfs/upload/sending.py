@@ -268,7 +268,8 @@ class Sending:
             raise self._nothing_stored()
         if self._is_ours(row) or (self._base is None and self._has_only_size(row)):
             return self._as_listed(row), True
-        log.warning(
+        log.log(
+            logging.WARNING if row.digest else logging.DEBUG,
             "%s: sent as %d bytes, MD5 %s; the server lists %s bytes, MD5 %s: comparing",
             self._labels,
             self._record.size,
@@ -278,11 +279,12 @@ class Sending:
         )
         found = self._compare(row)
         if found is Found.SAME:
-            log.warning(
-                "%s: the bytes are right, the catalog is not; ask the owner of the project to "
-                "refresh it",
-                self._labels,
-            )
+            if row.digest:
+                log.warning(
+                    "%s: the bytes are right, the catalog is not; ask the owner of the project "
+                    "to refresh it",
+                    self._labels,
+                )
             return self._as_listed(row), True
         if not self._cuts and self._base is not None and self._is_base(row, self._base):
             raise self._nothing_stored()
