@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xnatfs import __version__
+from xnatfs.errors import DiskFault
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -33,6 +34,17 @@ def cache_home() -> Path:
 def state_home() -> Path:
     """The state folder: receipts, sessions, mounts, and by default the spool."""
     return _xdg("XDG_STATE_HOME", ".local/state")
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that only its owner can enter; one that is there stays as it is.
+
+    Raises: DiskFault.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiskFault(f"{folder} cannot be made: {error.strerror}") from error
 
 
 def config_home() -> Path:

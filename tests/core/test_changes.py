@@ -425,6 +425,14 @@ def test_every_change_carries_a_reason(drive: Driver, server) -> None:
     assert all("event_reason=xnatfs" in line for line in puts(server))
 
 
+def test_writing_dicom_is_warned_of(
+    drive: Driver, caplog: pytest.LogCaptureFixture, expected_warnings: list[str]
+) -> None:
+    expected_warnings.append("anonymisation")
+    drive.write(FILES + "/x.dcm", bytes(128) + b"DICM" + bytes(10))
+    assert f"{FILES}/x.dcm: DICOM" in caplog.text
+
+
 def test_an_uploaded_file_can_be_gone_again(drive: Driver, rest: Rest) -> None:
     """Somebody else removes what we wrote: the next look says so."""
     drive.write(FILES + "/gone", b"1")

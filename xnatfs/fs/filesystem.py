@@ -245,15 +245,23 @@ class FileSystem:
             check_new_file(inner)
         base = renaming.reclaim(self._parts, parent.item, inner, waiter)
         local_only = name_class is not NameClass.REAL
-        new = OpenFile(self._parts, parent.item, inner, path, base, local_only=local_only)
-        if base is None:
-            self._parts.overlay.add_file(parent.item, inner)
-        else:
-            new.begin_empty(waiter)
-        file = self._parts.files.add(new)
-        node = Node(Kind.FILE, path, parent.chain, "files", inner)
-        self._parts.appearance.mark(node, Mark(mode=mode & 0o7777, mtime=time.time()))
-        return self._parts.files.open_handle(file, path, flags, caller)
+
+        def make() -> OpenFile:
+            new = OpenFile(self._parts, parent.item, inner, path, base, local_only=local_only)
+            if base is not None:
+                new.begin_empty(waiter)
+            return new
+
+        file = self._parts.files.hold(parent.item, inner, make)
+        try:
+            if base is None:
+                self._parts.overlay.add_file(parent.item, inner)
+            node = Node(Kind.FILE, path, parent.chain, "files", inner)
+            mark = Mark(mode=mode & 0o7777, mtime=time.time())
+            self._parts.appearance.mark(node, mark)
+            return self._parts.files.open_handle(file, path, flags, caller)
+        finally:
+            self._parts.files.let_go(file)
 
     def read(self, handle: int, size: int, offset: int, waiter: Waiter) -> bytes:
         """Exactly ``size`` bytes, fewer only at the end of the file; else an error."""
@@ -417,21 +425,20 @@ class FileSystem:
 
     def _open(self, node: Node, flags: int, caller: Caller, waiter: Waiter) -> Opened:
         parts = self._parts
-        file = parts.files.find(node.item, node.inner)
-        if file is None:
+
+        def make() -> OpenFile:
             if node.file is None:
                 raise NotFound(f"{node.path} is gone")
             row = parts.files.row_to_pin(node.path, node.file)
             version = parts.version(node.item, row, waiter)
-            file = OpenFile(parts, node.item, node.inner, node.path, version)
-            file = parts.files.add(file)
+            return OpenFile(parts, node.item, node.inner, node.path, version)
+
+        file = parts.files.hold(node.item, node.inner, make)
         try:
             self._prepare(file, node, flags, waiter)
             return parts.files.open_handle(file, node.path, flags, caller)
-        except BaseException:
-            # What nobody has open pins nothing.
-            parts.files.drop_unused(file)
-            raise
+        finally:
+            parts.files.let_go(file)
 
     def _prepare(self, file: OpenFile, node: Node, flags: int, waiter: Waiter) -> None:
         """Before an open: the right to write, and O_TRUNC."""

@@ -46,7 +46,12 @@ class Ways(Protocol):
         """A way to read a version."""
 
     def new_upload(
-        self, file: OpenFile, base: Version | None, old: Iterator[bytes] | None
+        self,
+        resource: Item,
+        path: str,
+        label: str,
+        base: Version | None,
+        old: Iterator[bytes] | None,
     ) -> Upload:
         """An upload in the spool, with ``old`` as its first content."""
 
@@ -155,6 +160,8 @@ class OpenFile:
         self.removes = ""
         # Nobody wants the content any more.
         self.given_up = False
+        # Opens and renames that are at work with it; ``files`` counts and guards them.
+        self.holds = 0
         self._turns = threading.Condition()
         self._busy = False
         # The waiter of the sending that has the turn.
@@ -163,7 +170,7 @@ class OpenFile:
         self._written = False
         self._state: State
         if version is None:
-            self._state = Writing(ways.new_upload(self, None, None))
+            self._state = Writing(ways.new_upload(resource, path, label, None, None))
         else:
             self._state = Reading(version, ways.open_source(resource, version, label))
         self._sources: list[Source] = []
@@ -233,7 +240,7 @@ class OpenFile:
         state = self._state
         if isinstance(state, Reading):
             old = _pieces(state.source, min(keep, state.version.size), waiter)
-            upload = self._ways.new_upload(self, self.base, old)
+            upload = self._ways.new_upload(self.resource, self.path, self.label, self.base, old)
             self._sources.append(state.source)
         else:
             upload = state.upload
@@ -318,23 +325,26 @@ class OpenFile:
             except XnatfsError as error:
                 log.error("%s: %s", self.label, error)
 
-    def readdress(self, base: Version | None, waiter: Waiter) -> None:
-        """The file got another name: what is in the spool goes there.
+    def readdress(self, path: str, label: str, base: Version | None, waiter: Waiter) -> None:
+        """The file is about to get another name: what is in the spool goes there.
 
         Args:
+            path: below ``files``.
+            label: path in the mount.
             base: the server's version under the new name, which it replaces; None: there is none.
             waiter: the limits of the caller's wait.
+
+        Raises: what the spool raises; nothing has changed then.
         """
         with self._turn(waiter):
             state = self._state
+            if not isinstance(state, Reading):
+                old = _pieces(SpoolSource(state.upload), state.upload.size, waiter)
+                upload = self._ways.new_upload(self.resource, path, label, base, old)
+                state.upload.done()
+                self._written = True
+                self._state = Writing(upload)
             self.base = base
-            if isinstance(state, Reading):
-                return
-            old = _pieces(SpoolSource(state.upload), state.upload.size, waiter)
-            upload = self._ways.new_upload(self, base, old)
-            state.upload.done()
-            self._written = True
-            self._state = Writing(upload)
 
     def follow(self, copy: OpenFile, waiter: Waiter) -> None:
         """The file is called as ``copy`` from now on, which the server has just got."""
@@ -344,7 +354,7 @@ class OpenFile:
                 self._sources.append(state.source)
                 self.base, self._state = copy.base, copy.state
                 return
-        self.readdress(copy.base, waiter)
+        self.readdress(copy.path, copy.label, copy.base, waiter)
 
     def detach(self, waiter: Waiter) -> None:
         """The server's file is about to be replaced: keep a copy for who still reads it here."""

@@ -43,6 +43,9 @@ T = TypeVar("T")
 # holds no connection.
 SPARE_WORKERS = 8
 
+# A DICOM file begins with 128 bytes of anything and this mark (DICOM PS3.10, 7.1).
+DICOM_MARK_AT, DICOM_MARK = 128, b"DICM"
+
 
 def store_key(server: str, account: str) -> str:
     """The folder of one server and account in the store.
@@ -129,22 +132,32 @@ class Parts:
         return self.downloads.open(version, fetch, label)
 
     def new_upload(
-        self, file: OpenFile, base: Version | None, old: Iterator[bytes] | None
+        self,
+        resource: Item,
+        path: str,
+        label: str,
+        base: Version | None,
+        old: Iterator[bytes] | None,
     ) -> Upload:
-        """An upload in the spool for a file."""
+        """An upload in the spool, with ``old`` as its first content."""
         target = Target(
             server=self.session.url,
             account=self.session.user,
-            labels=file.label,
-            resource=file.resource.address,
-            resource_id=file.resource.id,
-            path=file.path,
+            labels=label,
+            resource=resource.address,
+            resource_id=resource.id,
+            path=path,
         )
         return self.spool.new(target, base, old)
 
     def send(self, file: OpenFile, upload: Upload, waiter: Waiter) -> RemoteFile:
         """Seal and send an upload; the names show it at once."""
         upload.seal()
+        if upload.read(DICOM_MARK_AT, len(DICOM_MARK)) == DICOM_MARK:
+            log.warning(
+                "%s: DICOM that is written into the archive goes past the site's anonymisation",
+                file.label,
+            )
         row = self.uploader.send(upload, file.resource, waiter)
         self.listings.own_file(file.resource, file.path, row)
         self.overlay.remove_file(file.resource, file.path)

@@ -53,7 +53,7 @@ def rename(
             raise AlreadyExists(f"{source.path} is on its way to the server")
         _move_local(parts, resource, file, path, label, name_class, base, waiter)
     elif name_class is NameClass.REMOVED:
-        _hide(parts, source, resource, file, path, label, waiter)
+        _hide(parts, source, resource, path, label, waiter)
     elif name_class is NameClass.REAL:
         _move_remote(parts, source, resource, path, label, base, waiter)
     else:
@@ -104,12 +104,12 @@ def _move_local(
     waiter: Waiter,
 ) -> None:
     old = file.path
+    file.readdress(path, label, base, waiter)
     if base is None:
         parts.overlay.add_file(resource, path)
     parts.files.move(file, path, label)
     parts.appearance.move(resource, old, path)
     parts.overlay.remove_file(resource, old)
-    file.readdress(base, waiter)
     file.local_only = name_class is not NameClass.REAL
     if name_class is NameClass.REAL and not parts.files.is_open(file):
         try:
@@ -123,7 +123,6 @@ def _hide(
     parts: Parts,
     source: Node,
     resource: Item,
-    file: OpenFile | None,
     path: str,
     label: str,
     waiter: Waiter,
@@ -132,14 +131,18 @@ def _hide(
     assert source.file is not None
     version = parts.version(resource, source.file, waiter)
     parts.rights.require_remove(source, version, waiter)
-    if file is None:
-        file = parts.files.add(OpenFile(parts, resource, source.inner, source.path, version))
+    file = parts.files.hold(
+        resource,
+        source.inner,
+        lambda: OpenFile(parts, resource, source.inner, source.path, version),
+    )
     file.local_only = True
     file.removed = True
     file.removes = source.inner
     parts.overlay.hide(resource, source.inner)
     parts.overlay.add_file(resource, path)
     parts.files.move(file, path, label)
+    parts.files.let_go(file)
 
 
 def _move_remote(
