@@ -61,10 +61,11 @@ def connect(server: DemoServer, tmp_path: Path) -> Iterator[Connect]:
         limits: Limits | None = None,
         view: View | None = None,
         verify: str = "strict",
+        url: str = "",
         **policy: bool,
     ) -> FileSystem:
         settings = Settings(
-            server=ServerSettings(url=server.url),
+            server=ServerSettings(url=url or server.url),
             limits=limits or Limits(io_timeout_s=20),
             policy=Policy(**policy),
             store=StoreSettings(folder=tmp_path / "cache", verify=verify),

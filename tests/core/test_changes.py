@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.core.driver import ME, NAMES, SCAN4, SESSION, Driver, Rest, requests, soon
+from tests.core.slowlink import SlowLink
 from xnatfs.config import Limits
 from xnatfs.demo.faults import Fault
 from xnatfs.errors import (
@@ -24,6 +25,7 @@ from xnatfs.errors import (
     XnatfsError,
 )
 from xnatfs.fs.values import Caller
+from xnatfs.waiting import Waiter
 
 NIFTI = SCAN4 + "/resources/NIFTI"
 FILES = NIFTI + "/files"
@@ -371,6 +373,18 @@ def test_a_file_that_did_not_arrive_is_kept(
     server.faults.clear()
     drive.write(FILES + "/lost", b"precious")
     assert rest.files(HELD) == {"lost": b"precious"}
+
+
+def test_an_upload_that_moves_may_take_longer_than_the_timeout(connect, server, rest: Rest) -> None:
+    content = os.urandom(16 << 20)
+    with SlowLink(server.url, upward=4 << 20) as link:  # bytes per second: about 4 s
+        drive = Driver(connect("member", url=link.url, limits=Limits(io_timeout_s=1.5)))
+        drive.mkdir(NIFTI)
+        handle = drive.create(FILES + "/slow")
+        drive.fs.write(handle, content, 0, soon())
+        drive.fs.flush(handle, ME, Waiter(idle_s=1.5))
+        drive.fs.release(handle, soon())
+    assert rest.files(HELD) == {"slow": content}
 
 
 def test_nobody_elses_new_file_is_overwritten(drive: Driver, rest: Rest, expected_warnings) -> None:

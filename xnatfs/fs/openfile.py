@@ -50,11 +50,11 @@ class Ways(Protocol):
     ) -> Upload:
         """An upload in the spool, with ``old`` as its first content."""
 
-    def send(self, file: OpenFile, upload: Upload) -> RemoteFile:
+    def send(self, file: OpenFile, upload: Upload, waiter: Waiter) -> RemoteFile:
         """Send a sealed upload and see that the server holds it. On a worker."""
 
-    def submit(self, work: Callable[[], None]) -> Future[None]:
-        """Run on a worker."""
+    def submit(self, work: Callable[[Waiter], None], waiter: Waiter) -> Future[None]:
+        """Run on a worker with a waiter of its own, whose progress counts for ``waiter``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,13 +275,13 @@ class OpenFile:
         """
         self._take_turn(waiter)
         try:
-            sent = self._ways.submit(self._send)
+            sent = self._ways.submit(self._send, waiter)
         except BaseException:
             self._end_turn()
             raise
         waiter.result(sent, f"the upload of {self.label}")
 
-    def _send(self) -> None:
+    def _send(self, waiter: Waiter) -> None:
         """On a worker, which owns the turn."""
         try:
             state = self._state
@@ -291,7 +291,7 @@ class OpenFile:
                 return
             upload = state.upload
             try:
-                row = self._ways.send(self, upload)
+                row = self._ways.send(self, upload, waiter)
             except XnatfsError as error:
                 self._state = Failed(upload, error)
                 raise

@@ -63,6 +63,8 @@ class Parts:
         self.settings = settings
         self.session = session
         self.workers = Workers(settings.server.connections + SPARE_WORKERS, "xnatfs")
+        # Uploads wait for their turn at a resource: they must not keep readers from a worker.
+        self.senders = Workers(settings.server.connections + SPARE_WORKERS, "xnatfs-send")
         self.archive = Archive(session, settings.server.reason)
         self.transfer = Transfer(session, settings.server.reason)
         self.listings = Listings(self.archive, self.workers, limits)
@@ -88,13 +90,10 @@ class Parts:
 
     # -- waiting
 
-    def patient(self) -> Waiter:
-        """The waiter of work on a worker: as long as it moves."""
-        return Waiter(idle_s=self.settings.limits.io_timeout_s)
-
     def run(self, work: Callable[[Waiter], T], what: str, waiter: Waiter) -> T:
         """Do ``work`` on a worker and wait for it; an interrupted wait leaves it running."""
-        return waiter.result(self.workers.submit(work, self.patient()), what)
+        patient = waiter.for_worker(self.settings.limits.io_timeout_s)
+        return waiter.result(self.workers.submit(work, patient), what)
 
     # -- openfile.Ways
 
@@ -139,10 +138,10 @@ class Parts:
         )
         return self.spool.new(target, base, old)
 
-    def send(self, file: OpenFile, upload: Upload) -> RemoteFile:
+    def send(self, file: OpenFile, upload: Upload, waiter: Waiter) -> RemoteFile:
         """Seal and send an upload; the names show it at once."""
         upload.seal()
-        row = self.uploader.send(upload, file.resource, self.patient())
+        row = self.uploader.send(upload, file.resource, waiter)
         self.listings.own_file(file.resource, file.path, row)
         self.overlay.remove_file(file.resource, file.path)
         with self._mu:
@@ -150,9 +149,9 @@ class Parts:
             self.sent_bytes += upload.size
         return row
 
-    def submit(self, work: Callable[[], None]) -> Future[None]:
-        """Run on a worker."""
-        return self.workers.submit(work)
+    def submit(self, work: Callable[[Waiter], T], waiter: Waiter) -> Future[T]:
+        """Run on a sender, as long as it moves; its progress counts for ``waiter``."""
+        return self.senders.submit(work, waiter.for_worker(self.settings.limits.io_timeout_s))
 
     # -- versions
 
