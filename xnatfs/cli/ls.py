@@ -44,7 +44,8 @@ _SUMMED = frozenset({"scan", "assessor", "reconstruction"})
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``ls``."""
-    parser.add_argument("path", metavar="PATH", nargs="?", default="/", type=archive_path)
+    # Not "path": that is the option for the part of the archive that is mounted.
+    parser.add_argument("place", metavar="PATH", nargs="?", default="/", type=archive_path)
     parser.add_argument("-l", "--long", action="store_true", help="type, quality, counts, sizes")
     parser.add_argument("-R", "--recursive", action="store_true", help="everything below, too")
     parser.add_argument("--format", choices=FORMATS, default="table", help="how it is written")
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     """List, in the form that was asked for."""
     with connected(args) as (fs, chosen):
         listing = _Listing(fs, chosen.settings, long=args.long)
-        folders = listing.folders(args.path, recursive=args.recursive)
+        folders = listing.folders(args.place, recursive=args.recursive)
         if args.format == "table":
             _print_folders(folders, args)
         else:
