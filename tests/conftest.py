@@ -1,4 +1,4 @@
-"""What the levels of tests share: a look-alike server, a file system or a user on it, log checks."""
+"""What all levels of tests share: a server, a file system or a user on it, the log check."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import subprocess
 import time
@@ -47,9 +48,7 @@ def test_find_over_a_session_needs_five_requests_and_ls_after_it_none(
         assert requests(server) == []
 
 
-def test_concurrent_readers_share_one_transfer_of_each_file(
-    desk: Desk, server: DemoServer
-) -> None:
+def test_concurrent_readers_share_one_transfer_of_each_file(desk: Desk, server: DemoServer) -> None:
     whole = Rest(server).files(f"{HELD}/scans/4/resources/DICOM")
     with desk.mounted():
         desk.works("ls scans/4/resources/DICOM/files")
@@ -61,8 +60,6 @@ def test_concurrent_readers_share_one_transfer_of_each_file(
         got = [path for path in asked(server, "GET", "/files/") if path.endswith(".dcm")]
         assert sorted(got) == sorted(set(got))
         assert len(got) <= len(whole)
-        import hashlib
-
         joined = b"".join(whole[name] for name in sorted(whole))
         assert outputs == {f"{hashlib.md5(joined).hexdigest()}  -\n"}
 
