@@ -187,8 +187,12 @@ def test_a_reader_is_told_before_anything_is_sent(
     with desk.mounted():
         assert desk.works("stat -c %a resources/QC/files").strip() == "555"
         # Root goes past the mode bits: it is the server's word that refuses.
-        for verb in ("mkdir resources/NEW", "echo x > resources/QC/files/new",
-                     "echo x >> resources/QC/files/qc.csv", "rm resources/QC/files/qc.csv"):  # fmt: skip
+        for verb in (
+            "mkdir resources/NEW",
+            "echo x > resources/QC/files/new",
+            "echo x >> resources/QC/files/qc.csv",
+            "rm resources/QC/files/qc.csv",
+        ):
             done = desk.shell(verb)
             assert done.returncode == 1
             assert "Permission denied" in done.stderr, verb

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.core.driver import Rest
-from tests.mount.desk import BIN, HELD, SESSION, Desk
+from tests.mount.desk import HELD, SESSION, Desk
 from xnatfs.demo.faults import Fault
 from xnatfs.demo.server import DemoServer
 
@@ -55,7 +55,10 @@ def test_nobody_else_may_read_what_we_keep(desk: Desk) -> None:
         desk.mount()
     finally:
         os.umask(old)
-    desk.works("cat resources/NAMES/files/plain.txt; mkdir resources/M; touch resources/M/files/x")
+    desk.works("cat resources/NAMES/files/plain.txt; mkdir resources/M; echo > resources/M/files/x")
+    # Open, so that something is in the spool.
+    descriptor = os.open(desk.session / "resources/M/files/y", os.O_WRONLY | os.O_CREAT, 0o666)
+    os.write(descriptor, b"y")
     tops = [desk.folder / "state/xnatfs", desk.folder / "cache/xnatfs", desk.folder / "run/xnatfs"]
     loose = [
         (path, oct(path.lstat().st_mode & 0o777))
@@ -65,6 +68,8 @@ def test_nobody_else_may_read_what_we_keep(desk: Desk) -> None:
     ]
     assert all(top.is_dir() for top in tops)
     assert not loose, loose
+    assert any(path.is_file() for path in (desk.state / "spool").rglob("*"))
+    os.close(descriptor)
     assert desk.umount().returncode == 0
 
 
@@ -76,7 +81,7 @@ mknod /mnt/fuse c 10 229; chmod 666 /mnt/fuse; mount --bind /mnt/fuse /dev/fuse
 number=0; count=$#; path=
 for place in "$@"; do
     number=$((number + 1)); mkdir "/mnt/$number"; mount --bind "$place" "/mnt/$number"
-    [ $number -gt $((count - 2)) ] || path=$path:/mnt/$number
+    [ $number -gt $((count - 1)) ] || path=$path:/mnt/$number
 done
 mkdir -m 700 /mnt/home; chown 65534:65534 /mnt/home
 cat > /mnt/job <<'END'
@@ -87,7 +92,8 @@ xnatfs mount "$URL" xnat
 grep -q "^$URL /mnt/home/xnat fuse.xnatfs .*user_id=65534" /proc/mounts
 cd "xnat/$SESSION/scans/4/resources"
 mkdir NIFTI
-LD_LIBRARY_PATH= "$DCM2NIIX" -f %s_%p -o /mnt/home/out DICOM/files > /dev/null
+converter=$("$PYTHON" -c "import dcm2niix; print(dcm2niix.bin)")
+"$converter" -f %s_%p -o /mnt/home/out DICOM/files > /dev/null
 cp /mnt/home/out/* NIFTI/files/
 cd /mnt/home
 md5sum out/*
@@ -118,14 +124,13 @@ def test_the_main_job_of_an_ordinary_user(desk: Desk, server: DemoServer) -> Non
     root = str(Path(__file__).parents[2])
     bound = [root, *(it for it in places if it != root and "site-packages" in it)]
     python = Path(sys.executable).resolve().relative_to(sys.base_prefix)
-    bound += [str(BIN), sys.base_prefix]
+    bound.append(sys.base_prefix)
     done = subprocess.run(
         ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
          "--propagation", "private", "sh", "-euc", _AS_NOBODY, "sh", *bound],
         env=desk.variables | {
-            "URL": server.url, "SESSION": SESSION, "DCM2NIIX": f"/mnt/{len(bound) - 1}/dcm2niix",
-            "PYTHON": f"/mnt/{len(bound)}/{python}", "PYTHONDONTWRITEBYTECODE": "1", "XNAT_USER": "member",
-            "XNAT_PASS": "member",
+            "URL": server.url, "SESSION": SESSION, "PYTHON": f"/mnt/{len(bound)}/{python}",
+            "PYTHONDONTWRITEBYTECODE": "1", "XNAT_USER": "member", "XNAT_PASS": "member",
         },
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
