@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xnatfs import __version__
-from xnatfs.errors import DiskFault
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -36,20 +35,19 @@ def state_home() -> Path:
     return _xdg("XDG_STATE_HOME", ".local/state")
 
 
-def make_private(folder: Path) -> None:
-    """Make a folder that only its owner can enter; one that is there stays as it is.
-
-    Raises: DiskFault.
-    """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise DiskFault(f"{folder} cannot be made: {error.strerror}") from error
-
-
 def config_home() -> Path:
     """The folder of ``config.toml``."""
     return _xdg("XDG_CONFIG_HOME", ".config")
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder and its parent, those that are not there, for the owner alone.
+
+    Raises: OSError.
+    """
+    # mkdir(parents=True) would give the parent the umask's mode.
+    for path in (folder.parent, folder):
+        path.mkdir(exist_ok=True, parents=True, mode=0o700)
 
 
 @dataclass(frozen=True, slots=True)

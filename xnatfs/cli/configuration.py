@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from xnatfs.cli.options import BY_KEY, Option, flag, mount_words, option_of, value_of
-from xnatfs.config import ServerSettings, Settings, config_home, make_private
+from xnatfs.config import ServerSettings, Settings, config_home
 from xnatfs.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -81,11 +81,8 @@ def choose(
     wanted = given.get("server") or _first(environ, _SERVER_VARIABLES) or values.get("server")
     url, of_server = _server(wanted, servers, needed=needs_server)
     values = _enforce(values | of_server | given, site.enforced)
-    settings = _settings(url, values)
-    # Before anything writes into it: logs, sessions, receipts and the spool lie there.
-    make_private(settings.state_folder)
     return Chosen(
-        settings,
+        _settings(url, values),
         {key: value for key, value in values.items() if not BY_KEY[key].field},
     )
 

@@ -23,7 +23,6 @@ def serve(
     faults: Path | None = None,
     request_log: Path | None = None,
     open_site: bool = False,
-    delay_s: float = 0.0,
     context_path: str = "",
 ) -> int:
     """Serve an archive folder (a temporary one for None) and return the exit code.
@@ -34,7 +33,7 @@ def serve(
         with tempfile.TemporaryDirectory(prefix="xnatfs-demo-") as folder:
             return serve(
                 Path(folder), port, sample=sample, faults=faults, request_log=request_log,
-                open_site=open_site, delay_s=delay_s, context_path=context_path,
+                open_site=open_site, context_path=context_path,
             )  # fmt: skip
     ending = threading.Event()
 
@@ -44,7 +43,7 @@ def serve(
     server = DemoServer(
         ServerOptions(
             root=root, port=port, sample=sample, request_log=request_log, open_site=open_site,
-            delay_s=delay_s, context_path=context_path,
+            context_path=context_path,
         )
     )  # fmt: skip
     if faults is not None:

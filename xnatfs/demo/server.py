@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 import threading
 import time
@@ -33,6 +34,10 @@ _KEEP_ALIVE_S = 20.0
 _SWALLOWED = 2 << 20  # bytes of an unread body that are read away before the close (R§8)
 
 
+def _delay_of_environment() -> float:
+    return float(os.environ.get("XNATFS_DEMO_DELAY_MS") or 0) / 1000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
     """How the server runs; what a site does differently is passed on to it."""
@@ -45,8 +50,9 @@ class ServerOptions:
     host: str = "127.0.0.1"
     # A guest may read public projects (R§6).
     open_site: bool = False
-    # Seconds that every request waits before it is handled.
-    delay_s: float = 0.0
+    # Seconds that every request waits before it is handled. The default is taken from the
+    # environment, XNATFS_DEMO_DELAY_MS in milliseconds: all tests can be run on a slow line.
+    delay_s: float = field(default_factory=_delay_of_environment)
     # A file that gets a JSON line for each request.
     request_log: Path | None = None
     # "" or a path like "/xnat" below which everything lies.
