@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from cachetools import LRUCache
 
 from xnatfs.errors import DiskFault
-from xnatfs.fs.openfile import Handle, OpenFile, Reading, Ways
+from xnatfs.fs.openfile import OpenFile
+from xnatfs.fs.states import Handle, Reading
 from xnatfs.fs.values import Caller, Opened
 from xnatfs.model.entities import Item, RemoteFile
 from xnatfs.waiting import Waiter
@@ -33,14 +34,12 @@ class Files:
     """The open files of one mount, by identity (resource and path) and by handle.
 
     Args:
-        ways: what open files need of the mount.
         told_s: how long the kernel believes attributes that it was told (seconds).
 
     Threading: ``_mu`` guards all tables; nothing is waited for under it.
     """
 
-    def __init__(self, ways: Ways, told_s: float) -> None:
-        self._ways = ways
+    def __init__(self, told_s: float) -> None:
         self._told_s = told_s
         self._mu = threading.Lock()
         self._by_key: dict[Key, OpenFile] = {}

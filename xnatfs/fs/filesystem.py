@@ -7,13 +7,11 @@ transfer enter here too. Nothing in this package knows errno or HTTP.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from typing import Any
 
 from xnatfs.config import Settings
 from xnatfs.errors import (
-    AlreadyExists,
     Interrupted,
     IsAFolder,
     NotFound,
@@ -24,15 +22,14 @@ from xnatfs.errors import (
     XnatfsError,
 )
 from xnatfs.fs import rename as renaming
-from xnatfs.fs.appearance import PREFIX, Mark, extended, inode
+from xnatfs.fs.appearance import PREFIX, Mark, inode
 from xnatfs.fs.folders import Folders
 from xnatfs.fs.names import NameClass, classify
-from xnatfs.fs.openfile import OpenFile, Reading
+from xnatfs.fs.opening import Opening
 from xnatfs.fs.overview import pending, status
 from xnatfs.fs.parts import Parts
+from xnatfs.fs.unstored import Unstored
 from xnatfs.fs.values import Attributes, Caller, Entry, Kind, Opened, ReadFailure, Space
-from xnatfs.model.paths import join, server_name
-from xnatfs.rest.addresses import check_new_file
 from xnatfs.rest.login import Credentials
 from xnatfs.rest.session import Session
 from xnatfs.tree.namespace import Node
@@ -64,6 +61,8 @@ class FileSystem:
         self._root = "/" + settings.view.path.strip("/")
         self._parts = Parts(settings, session, mount)
         self._folders = Folders(self._parts)
+        self._opening = Opening(self._parts)
+        self._unstored = Unstored(self._parts)
 
     @classmethod
     def connect(
@@ -178,32 +177,34 @@ class FileSystem:
 
     def chmod(self, path: str, mode: int, waiter: Waiter) -> None:
         """Remembered for the mount's life, on own files and writable folders."""
-        self._mark(path, Mark(mode=mode & 0o7777), waiter)
+        self._unstored.mark(self._node(path, waiter), Mark(mode=mode & 0o7777), waiter)
 
     def chown(self, path: str, uid: int, gid: int, waiter: Waiter) -> None:
         """Remembered for the mount's life; -1 leaves a value as it is."""
         mark = Mark(uid=uid if uid >= 0 else None, gid=gid if gid >= 0 else None)
-        self._mark(path, mark, waiter)
+        self._unstored.mark(self._node(path, waiter), mark, waiter)
 
     def utimens(self, path: str, atime: float, mtime: float, waiter: Waiter) -> None:
         """Remembered for the mount's life. Seconds since the epoch."""
         del atime
-        self._mark(path, Mark(mtime=mtime), waiter)
+        self._unstored.mark(self._node(path, waiter), Mark(mtime=mtime), waiter)
 
     def getxattr(self, path: str, name: str, waiter: Waiter) -> bytes:
         """One extended attribute.
 
         Raises: NotSupported: there is none of this name.
         """
-        values = self._extended(path, waiter) if name.startswith(PREFIX) else {}
-        value = values.get(name.removeprefix(PREFIX))
+        value = None
+        if name.startswith(PREFIX):
+            shown = self._unstored.extended(self._node(path, waiter))
+            value = shown.get(name.removeprefix(PREFIX))
         if value is None:
             raise NotSupported(f"{path} has no attribute {name}")
         return value.encode("utf-8", "surrogatepass")
 
     def listxattr(self, path: str, waiter: Waiter) -> list[str]:
         """The names of the extended attributes."""
-        return [PREFIX + name for name in self._extended(path, waiter)]
+        return [PREFIX + name for name in self._unstored.extended(self._node(path, waiter))]
 
     def setxattr(self, path: str, name: str, value: bytes, waiter: Waiter) -> None:
         """XNAT stores none."""
@@ -219,49 +220,12 @@ class FileSystem:
 
     def open(self, path: str, flags: int, caller: Caller, waiter: Waiter) -> Opened:
         """Open a file that is there; pins the version that the kernel was told of."""
-        node = self._node(path, waiter)
-        if node.kind is not Kind.FILE:
-            raise IsAFolder(f"{path} is not a file")
-        return self._open(node, flags, caller, waiter)
+        return self._opening.open(self._node(path, waiter), flags, caller, waiter)
 
     def create(self, path: str, flags: int, mode: int, caller: Caller, waiter: Waiter) -> Opened:
         """Make a file and open it; it reaches the server when it is closed."""
         parent, name = self._parent(path, waiter)
-        try:
-            node = self._parts.names.child(parent, name, waiter)
-        except NotFound:
-            pass
-        else:
-            if flags & os.O_EXCL:
-                raise AlreadyExists(f"{path} exists")
-            return self.open(path, flags, caller, waiter)
-        if not parent.in_files:
-            raise Protected(f"{path}: files live below the files/ folder of a resource")
-        self._parts.rights.require_create(parent, waiter)
-        inner = join(parent.inner, server_name(name))
-        mkstemp = bool(flags & os.O_EXCL) and mode & 0o777 == 0o600
-        name_class = classify(name, made_by_mkstemp=mkstemp)
-        if name_class is NameClass.REAL:
-            check_new_file(inner)
-        base = renaming.reclaim(self._parts, parent.item, inner, waiter)
-        local_only = name_class is not NameClass.REAL
-
-        def make() -> OpenFile:
-            new = OpenFile(self._parts, parent.item, inner, path, base, local_only=local_only)
-            if base is not None:
-                new.begin_empty(waiter)
-            return new
-
-        file = self._parts.files.hold(parent.item, inner, make)
-        try:
-            if base is None:
-                self._parts.overlay.add_file(parent.item, inner)
-            node = Node(Kind.FILE, path, parent.chain, "files", inner)
-            mark = Mark(mode=mode & 0o7777, mtime=time.time())
-            self._parts.appearance.mark(node, mark)
-            return self._parts.files.open_handle(file, path, flags, caller)
-        finally:
-            self._parts.files.let_go(file)
+        return self._opening.create(parent, name, flags, mode, caller, waiter)
 
     def read(self, handle: int, size: int, offset: int, waiter: Waiter) -> bytes:
         """Exactly ``size`` bytes, fewer only at the end of the file; else an error."""
@@ -286,7 +250,7 @@ class FileSystem:
         """Write all of ``data`` into the spool; returns its length."""
         file, _ = self._parts.files.by_handle(handle)
         file.write(offset, data, waiter)
-        self._changed(file)
+        self._parts.changed(file)
         return len(data)
 
     def truncate(self, path: str, length: int, handle: int | None, waiter: Waiter) -> None:
@@ -294,7 +258,7 @@ class FileSystem:
         if handle is not None:
             file, _ = self._parts.files.by_handle(handle)
             file.truncate(length, waiter)
-            self._changed(file)
+            self._parts.changed(file)
             return
         opened = self.open(path, os.O_WRONLY, Caller(), waiter)
         try:
@@ -338,7 +302,7 @@ class FileSystem:
         """What ``ls -l`` tells of an entry: ``level`` and the extended attributes."""
         node = self._node(path, waiter)
         level = "file" if node.kind is Kind.FILE else node.collection or node.item.level.name
-        return {"level": level, **extended(node, self._verified(node))}
+        return {"level": level, **self._unstored.extended(node)}
 
     def status(self) -> dict[str, Any]:
         """What ``xnatfs status --json`` shows of this mount (JSON-able)."""
@@ -422,67 +386,3 @@ class FileSystem:
     def _attributes(self, node: Node, size: int, waiter: Waiter) -> Attributes:
         writable = self._parts.rights.seems("edit", node, waiter)
         return self._parts.appearance.attributes(node, size=size, writable=writable)
-
-    def _open(self, node: Node, flags: int, caller: Caller, waiter: Waiter) -> Opened:
-        parts = self._parts
-
-        def make() -> OpenFile:
-            if node.file is None:
-                raise NotFound(f"{node.path} is gone")
-            row = parts.files.row_to_pin(node.path, node.file)
-            version = parts.version(node.item, row, waiter)
-            return OpenFile(parts, node.item, node.inner, node.path, version)
-
-        file = parts.files.hold(node.item, node.inner, make)
-        try:
-            self._prepare(file, node, flags, waiter)
-            return parts.files.open_handle(file, node.path, flags, caller)
-        finally:
-            parts.files.let_go(file)
-
-    def _prepare(self, file: OpenFile, node: Node, flags: int, waiter: Waiter) -> None:
-        """Before an open: the right to write, and O_TRUNC."""
-        parts = self._parts
-        if flags & os.O_ACCMODE != os.O_RDONLY:
-            if file.base is not None:
-                parts.rights.require_change(node, file.base, waiter)
-            else:
-                parts.rights.require_create(node, waiter)
-            if flags & os.O_TRUNC:
-                file.begin_empty(waiter)
-                self._changed(file)
-
-    def _changed(self, file: OpenFile) -> None:
-        self._parts.files.changed(file)
-        self._parts.appearance.touched(file.resource, file.path, time.time())
-
-    def _mark(self, path: str, mark: Mark, waiter: Waiter) -> None:
-        node = self._node(path, waiter)
-        own = node.kind is Kind.FILE and (node.file is None or self._own(node, waiter))
-        if not own and (node.kind is Kind.FILE or not self._writable(node, waiter)):
-            raise Protected(f"{path}: XNAT stores no modes, owners and times")
-        self._parts.appearance.mark(node, mark)
-
-    def _own(self, node: Node, waiter: Waiter) -> bool:
-        assert node.file is not None
-        file = self._parts.files.find(node.item, node.inner)
-        if file is not None and not isinstance(file.state, Reading):
-            return True
-        version = self._parts.version(node.item, node.file, waiter)
-        return self._parts.rights.is_own(version) or self._settings.policy.allow_overwrite
-
-    def _writable(self, node: Node, waiter: Waiter) -> bool:
-        return self._parts.rights.seems("edit", node, waiter)
-
-    def _extended(self, path: str, waiter: Waiter) -> dict[str, str]:
-        node = self._node(path, waiter)
-        return extended(node, self._verified(node))
-
-    def _verified(self, node: Node) -> str:
-        if node.kind is not Kind.FILE:
-            return ""
-        file = self._parts.files.find(node.item, node.inner)
-        state = file.state if file is not None else None
-        if isinstance(state, Reading):
-            return str(getattr(state.source, "verified", "md5"))
-        return ""

@@ -11,114 +11,28 @@ nowhere else. ``files`` keeps the table of them; ``filesystem`` calls them by ha
 from __future__ import annotations
 
 import logging
-import os
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol
 
-from xnatfs.config import MIB
 from xnatfs.errors import XnatfsError
-from xnatfs.model.entities import Item, RemoteFile
+from xnatfs.fs.states import (
+    Failed,
+    Handle,
+    Reading,
+    Source,
+    SpoolSource,
+    State,
+    Ways,
+    Writing,
+    pieces,
+)
+from xnatfs.model.entities import Item
 from xnatfs.model.versions import Version
 from xnatfs.upload.upload import Upload
 from xnatfs.waiting import Waiter
 
 log = logging.getLogger(__name__)
-
-
-class Source(Protocol):
-    """Where a file that is not being written is read from."""
-
-    def read(self, offset: int, size: int, waiter: Waiter) -> bytes:
-        """Exactly the bytes asked for, up to the end of the file, or an error."""
-
-    def close(self) -> None:
-        """No more reads."""
-
-
-class Ways(Protocol):
-    """What an open file needs of its mount."""
-
-    def open_source(self, resource: Item, version: Version, label: str) -> Source:
-        """A way to read a version."""
-
-    def new_upload(
-        self,
-        resource: Item,
-        path: str,
-        label: str,
-        base: Version | None,
-        old: Iterator[bytes] | None,
-    ) -> Upload:
-        """An upload in the spool, with ``old`` as its first content."""
-
-    def patient(self) -> Waiter:
-        """The waiter of work on a worker: as long as it moves."""
-
-    def send(self, file: OpenFile, upload: Upload, waiter: Waiter) -> RemoteFile:
-        """Send a sealed upload and see that the server holds it. On a worker."""
-
-    def submit(self, work: Callable[[], None]) -> Future[None]:
-        """Run on a worker."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """Nobody has changed it: the pinned version, from wherever it is read."""
-
-    version: Version
-    source: Source
-
-
-@dataclass(frozen=True, slots=True)
-class Writing:
-    """Its content is in the spool; ``dirty``: the server has not got it yet."""
-
-    upload: Upload
-    dirty: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The server did not take it. The data is kept; every close repeats the error."""
-
-    upload: Upload
-    error: XnatfsError
-
-
-State = Reading | Writing | Failed
-
-
-@dataclass(frozen=True, slots=True)
-class Handle:
-    """One descriptor of the kernel."""
-
-    flags: int
-    # Thread group of the process that opened it; 0 when unknown.
-    opener: int
-
-    @property
-    def writes(self) -> bool:
-        """Whether it may write."""
-        return self.flags & os.O_ACCMODE != os.O_RDONLY
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolSource:
-    """Reads what was just sent from the spool's copy, which outlives its folder."""
-
-    upload: Upload
-
-    def read(self, offset: int, size: int, waiter: Waiter) -> bytes:
-        """Bytes of the spool's copy; local, so nothing is waited for."""
-        del waiter
-        return self.upload.read(offset, size)
-
-    def close(self) -> None:
-        """The upload closes itself with its last reference."""
 
 
 class OpenFile:
@@ -239,7 +153,7 @@ class OpenFile:
         """The upload to write into; called with the turn. ``keep``: old bytes still wanted."""
         state = self._state
         if isinstance(state, Reading):
-            old = _pieces(state.source, min(keep, state.version.size), waiter)
+            old = pieces(state.source, min(keep, state.version.size), waiter)
             upload = self._ways.new_upload(self.resource, self.path, self.label, self.base, old)
             self._sources.append(state.source)
         else:
@@ -305,7 +219,7 @@ class OpenFile:
                 return
             upload = state.upload
             try:
-                row = self._ways.send(self, upload, waiter)
+                row = self._ways.send(self.resource, upload, waiter)
             except XnatfsError as error:
                 self._state = Failed(upload, error)
                 raise
@@ -339,7 +253,7 @@ class OpenFile:
         with self._turn(waiter):
             state = self._state
             if not isinstance(state, Reading):
-                old = _pieces(SpoolSource(state.upload), state.upload.size, waiter)
+                old = pieces(SpoolSource(state.upload), state.upload.size, waiter)
                 upload = self._ways.new_upload(self.resource, path, label, base, old)
                 state.upload.done()
                 self._written = True
@@ -402,13 +316,6 @@ class OpenFile:
             self._busy = False
             self._work = None
             self._turns.notify_all()
-
-
-def _pieces(source: Source, size: int, waiter: Waiter) -> Iterator[bytes]:
-    """The first ``size`` bytes of a source, 1 MiB at a time."""
-    for offset in range(0, size, MIB):
-        yield source.read(offset, min(MIB, size - offset), waiter)
-        waiter.progress()
 
 
 def _lives(pid: int) -> bool:

@@ -17,8 +17,9 @@ from xnatfs.download.reader import Downloads
 from xnatfs.errors import NotFound, ServerFault, Stale, XnatfsError
 from xnatfs.fs.appearance import Appearance
 from xnatfs.fs.files import Files
-from xnatfs.fs.openfile import OpenFile, Source
+from xnatfs.fs.openfile import OpenFile
 from xnatfs.fs.rights import Rights
+from xnatfs.fs.states import Source
 from xnatfs.fs.values import ReadFailure
 from xnatfs.model.entities import Head, Item, RemoteFile
 from xnatfs.model.versions import Version
@@ -56,7 +57,7 @@ def store_key(server: str, account: str) -> str:
 
 
 class Parts:
-    """The parts of one mount; ``openfile.Ways`` for its open files.
+    """The parts of one mount; ``states.Ways`` for its open files.
 
     Threading: ``_mu`` guards the read failures; every part guards itself.
     """
@@ -84,7 +85,7 @@ class Parts:
             settings.policy, self.listings, self.archive, self.receipts, self.run, limits
         )
         self.appearance = Appearance(settings.view)
-        self.files = Files(self, limits.metadata_ttl_s / 2)
+        self.files = Files(limits.metadata_ttl_s / 2)
         self.started = time.time()
         self.sent_files = 0
         self.sent_bytes = 0
@@ -102,7 +103,7 @@ class Parts:
         patient = self.patient()
         return waiter.result(self.workers.submit(work, patient), what, patient)
 
-    # -- openfile.Ways
+    # -- states.Ways
 
     def open_source(self, resource: Item, version: Version, label: str) -> Source:
         """A way to read a version: the store, and the server behind it."""
@@ -150,17 +151,17 @@ class Parts:
         )
         return self.spool.new(target, base, old)
 
-    def send(self, file: OpenFile, upload: Upload, waiter: Waiter) -> RemoteFile:
+    def send(self, resource: Item, upload: Upload, waiter: Waiter) -> RemoteFile:
         """Seal and send an upload; the names show it at once."""
         upload.seal()
         if upload.read(DICOM_MARK_AT, len(DICOM_MARK)) == DICOM_MARK:
             log.warning(
                 "%s: DICOM that is written into the archive goes past the site's anonymisation",
-                file.label,
+                upload.record.target.labels,
             )
-        row = self.uploader.send(upload, file.resource, waiter)
-        self.listings.own_file(file.resource, file.path, row)
-        self.overlay.remove_file(file.resource, file.path)
+        row = self.uploader.send(upload, resource, waiter)
+        self.listings.own_file(resource, row.path, row)
+        self.overlay.remove_file(resource, row.path)
         with self._mu:
             self.sent_files += 1
             self.sent_bytes += upload.size
@@ -265,6 +266,11 @@ class Parts:
         return self.archive.head(resource, row.path, waiter).modified == version.modified
 
     # -- the books
+
+    def changed(self, file: OpenFile) -> None:
+        """The content of a file was just changed here."""
+        self.files.changed(file)
+        self.appearance.touched(file.resource, file.path, time.time())
 
     def read_failed(self, path: str, error: XnatfsError) -> None:
         """A read failed in the end: counted and named."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 from xnatfs.config import MIB
 from xnatfs.errors import AlreadyExists, CrossResource, IsAFolder, Protected
 from xnatfs.fs.names import NameClass, classify
-from xnatfs.fs.openfile import OpenFile, Reading
+from xnatfs.fs.openfile import OpenFile
 from xnatfs.fs.parts import Parts
+from xnatfs.fs.states import Reading
 from xnatfs.fs.values import Kind
 from xnatfs.model.entities import Item
 from xnatfs.model.paths import join, server_name

@@ -82,7 +82,7 @@ class Rights:
         Raises: ReadOnly, NotPermitted, Protected.
         """
         self.require_create(node, waiter)
-        if not (self._policy.allow_overwrite or self.is_own(version)):
+        if not self.may_change(version):
             raise Protected(
                 f"{node.path} was not made by you through xnatfs: "
                 "changing it needs --allow-overwrite"
@@ -105,6 +105,10 @@ class Rights:
         """Remember that this user made the resource: no probe is needed."""
         with self._mu:
             self._editable[resource.address] = True
+
+    def may_change(self, version: Version) -> bool:
+        """Whether our own policy lets a file that the server has be changed."""
+        return self._policy.allow_overwrite or self.is_own(version)
 
     def is_own(self, version: Version) -> bool:
         """Whether the server still holds exactly what this user put there."""
