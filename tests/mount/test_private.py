@@ -87,12 +87,15 @@ mkdir -m 700 /mnt/home; chown 65534:65534 /mnt/home
 cat > /mnt/job <<'END'
 set -eu
 cd /mnt/home; mkdir xnat run out
-xnatfs() { "$PYTHON" -m xnatfs "$@"; }
+# Behind the standard library, where site-packages belong: PYTHONPATH would come before it.
+ahead="import os, runpy, sys; sys.path += os.environ['PLACES'].split(':')"
+python() { "$PYTHON" -c "$ahead; $1" "$@"; }
+xnatfs() { python "sys.argv.pop(1); runpy.run_module('xnatfs', run_name='__main__')" "$@"; }
 xnatfs mount "$URL" xnat
 grep -q "^$URL /mnt/home/xnat fuse.xnatfs .*user_id=65534" /proc/mounts
 cd "xnat/$SESSION/scans/4/resources"
 mkdir NIFTI
-converter=$("$PYTHON" -c "import dcm2niix; print(dcm2niix.bin)")
+converter=$(python "import dcm2niix; print(dcm2niix.bin)")
 "$converter" -f %s_%p -o /mnt/home/out DICOM/files > /dev/null
 cp /mnt/home/out/* NIFTI/files/
 cd /mnt/home
@@ -101,7 +104,7 @@ touch ready; while [ ! -e go ]; do sleep 0.1; done
 xnatfs umount xnat
 ls -A xnat
 END
-export PYTHONPATH="${path#:}" HOME=/mnt/home XDG_RUNTIME_DIR=/mnt/home/run
+export PLACES="${path#:}" HOME=/mnt/home XDG_RUNTIME_DIR=/mnt/home/run
 unset XDG_STATE_HOME XDG_CACHE_HOME XDG_CONFIG_HOME
 cd /mnt
 LD_LIBRARY_PATH=/mnt/$count/lib setpriv --reuid 65534 --regid 65534 --clear-groups sh /mnt/job &
