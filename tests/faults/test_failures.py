@@ -166,10 +166,10 @@ def test_a_session_that_expires_while_mounted_is_renewed(
     server.start()
     try:
         desk = open_a_desk(server.url, "member")
-        with desk.mounted("--metadata-ttl", "0.2"):
+        with desk.mounted("--metadata-ttl", "1"):
             before = desk.works("ls -R scans resources")
             server.expire_sessions()
-            time.sleep(0.3)
+            time.sleep(1.2)
             assert desk.works("ls -R scans resources") == before
             server.expire_sessions()
             assert desk.works("cat resources/NAMES/files/plain.txt") == "plain\n"
