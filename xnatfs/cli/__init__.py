@@ -47,8 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; never raises, never prints a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _run(words)
-        sys.stdout.flush()
+        try:
+            code = _run(words)
+        finally:  # argparse leaves by SystemExit after its help
+            sys.stdout.flush()
     except XnatfsError as error:
         return _failed(error, words)
     except KeyboardInterrupt:
