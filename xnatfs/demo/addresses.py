@@ -6,6 +6,7 @@ the URL answers. Every other verb wants exactly one match, else 404.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_plus
@@ -174,6 +175,7 @@ class Addresses:
                 own.append(holders.of_session(row))
                 wide += holders.whole_session(self._tables, row)
         single = f"{base}/experiments/{rows[0].id}" if len(rows) == 1 else ""
+        wide.sort(key=_anyhow)
         return Target(tuple(own), tuple(wide), single, whole_session=True)
 
     def _below(
@@ -274,6 +276,11 @@ def _one(
 ) -> None:
     if strict and len(found) != 1:
         raise Refusal(404, f"Unable to identify {what}.")
+
+
+def _anyhow(holder: Holder) -> int:
+    """The order of `all=true` listings, which is not defined: on no account a sensible one."""
+    return zlib.crc32(holder.owner.encode())
 
 
 def _scan_matches(scan: Scan, token: str) -> bool:

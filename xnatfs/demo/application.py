@@ -14,7 +14,7 @@ from xnatfs.demo.deletes import Deletes
 from xnatfs.demo.directory import Directory
 from xnatfs.demo.experiments import Experiments
 from xnatfs.demo.files import Files
-from xnatfs.demo.gate import Gate, login_page
+from xnatfs.demo.gate import Gate, csrf_token, is_browser, login_page
 from xnatfs.demo.lists import Lists
 from xnatfs.demo.parts import Parts
 from xnatfs.demo.projects import Projects
@@ -56,6 +56,7 @@ class Knock:
     headers: Mapping[str, str]
     base: str
     body: Body = field(default_factory=NoBody)
+    conflict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Application:
             return Answer(entry, "")
         request = Request(
             knock.verb, path, Query(query), knock.headers, knock.body, entry.user, entry.session,
-            knock.base,
+            knock.base, knock.conflict,
         )  # fmt: skip
         if request.verb == "POST" and request.query.has("method"):
             request = replace(request, verb=request.query.get("method").upper())
@@ -111,13 +112,18 @@ class Application:
             return Reply(body=login_page(self._context_path), media_type="text/html")
         for mount in ("/data", "/REST"):
             if path.startswith(f"{mount}/"):
-                self._check_reason(request)
+                self._check_change(request)
                 return self._router.answer(request, path.removeprefix(mount))
         raise Refusal(404)
 
-    def _check_reason(self, request: Request) -> None:
-        changing = request.verb in ("PUT", "POST", "DELETE") and not _NO_CHANGE.match(request.path)
-        if changing and self._site.options.require_reason and not request.query.get("event_reason"):
+    def _check_change(self, request: Request) -> None:
+        """Refuse changes without a reason where one is wanted, and those of strange pages (R§6)."""
+        if request.verb not in ("PUT", "POST", "DELETE") or _NO_CHANGE.match(request.path):
+            return
+        proved = request.query.get("XNAT_CSRF") == csrf_token(request.session)
+        if is_browser(request.headers.get("user-agent", "")) and not proved:
+            raise Refusal(500, "INVALID CSRF")
+        if self._site.options.require_reason and not request.query.get("event_reason"):
             raise Refusal(403, "A justification for the change is required (event_reason).")
 
 

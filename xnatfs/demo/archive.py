@@ -3,7 +3,7 @@
     archive/PROJ/arc001/SESSION/{SCANS/4/DICOM, RESOURCES/QC, ASSESSORS/A/out/R, PROCESSED/X/R}
     archive/PROJ/subjects/SUBJECT/R, archive/PROJ/resources/R
 
-Knows resources and catalogs, not users or HTTP.
+Knows resources and catalogs, not users.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from xnatfs.demo.catalog import Catalog, CatalogStore, Entry
 from xnatfs.demo.holders import Holder
 from xnatfs.demo.objects import Resource, Tables, timestamp
+from xnatfs.demo.wire import Request
 
 REFRESH_STEPS = ("append", "delete", "checksum", "populateStats")
 
@@ -58,6 +59,11 @@ class Archive:
         if self._entry_cost_s:
             time.sleep(self._entry_cost_s * len(catalog.entries))
         return catalog
+
+    def base(self, resource: Resource, request: Request) -> Catalog:
+        """The catalog that a change starts from; on a scripted conflict no rewrite will fit it."""
+        catalog = self.catalog(resource)
+        return replace(catalog, md5="rewritten by another") if request.conflict else catalog
 
     def rewrite(self, resource: Resource, entries: Iterable[Entry], base: Catalog) -> None:
         """Replace the catalog that was read as `base`. Raises CatalogConflictError."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from struct import pack
 
 from xnatfs.demo.holders import Holder
-from xnatfs.demo.objects import Resource
+from xnatfs.demo.objects import Project, Resource
 from xnatfs.demo.wire import Query, Reply
 
 FORMATS = {
@@ -53,6 +53,7 @@ class Naming:
     def name(self, holder: Holder, resource: Resource, path: str) -> str:
         """The entry's name for a file of a resource."""
         label = resource.label or resource.id
+        path = self._replaced(holder, path)
         if self._structure == "legacy":
             return "/".join(resource.directory.split("/")[3:]) + f"/{path}"
         if self._structure == "simplified":
@@ -63,6 +64,16 @@ class Naming:
             suffix = "" if self._tar else suffix.replace("-", "_", 1)
             return f"{holder.entry}{suffix}/{label}/{path}"
         return f"{holder.entry}{suffix}/resources/{label}/files/{path}"
+
+    def _replaced(self, holder: Holder, path: str) -> str:
+        """The path as ids in it come out: they are replaced by labels everywhere (R§3.4)."""
+        guard = holder.guard
+        if not isinstance(guard, Project):
+            path = path.replace(guard.id, guard.label)
+        if holder.category != "scans" or not self._through_scans or self._structure:
+            return path
+        named = holder.cat_id + holder.entry_suffix
+        return "/".join(named if it == holder.cat_id else it for it in path.split("/"))
 
 
 def reply(members: Sequence[Member], bulk_format: str, label: str, query: Query) -> Reply:

@@ -30,6 +30,7 @@ from xnatfs.demo.wire import Reply, container_page
 _WORKERS = 64  # an upload holds one for as long as it takes
 _REQUESTS_PER_CONNECTION = 100  # stock Tomcat (R§12.12)
 _KEEP_ALIVE_S = 20.0
+_HEADER_LIMIT = 8192  # bytes, request line included
 _SWALLOWED = 2 << 20  # bytes of an unread body that are read away before the close (R§8)
 
 
@@ -62,6 +63,8 @@ class ServerOptions:
     entry_cost_s: float = 0.0
     # Everything answers 503 with the maintenance page.
     maintenance: bool = False
+    # The sample gets resources whose catalogs disagree with the disk, and one without digests.
+    drift: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,7 @@ class DemoServer:
                 maintenance=options.maintenance,
             ),
         )
-        sample.fill(self._site, options.sample)
+        sample.fill(self._site, options.sample, drift=options.drift)
         self._application = Application(self._site, options.context_path)
         self._thread = threading.Thread(target=self._run, name="demo-server", daemon=True)
         self._thread.start()
@@ -185,6 +188,7 @@ class DemoServer:
         server = web.Server(
             self._handle, access_log=None, keepalive_timeout=_KEEP_ALIVE_S,
             read_bufsize=1 << 20, lingering_time=0, auto_decompress=True,
+            max_line_size=1 << 16, max_field_size=1 << 16,
         )  # fmt: skip
         runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await runner.setup()
@@ -249,10 +253,13 @@ class DemoServer:
         body = LiveBody(request, loop)
         if fault is not None and kind == "reset_after" and upload:
             body.break_after(fault.bytes or 0)
-        knock = Knock(
-            request.method, request.raw_path,
-            {name.lower(): value for name, value in request.headers.items()}, self.url, body,
-        )  # fmt: skip
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        size = len(request.raw_path) + sum(len(it) + len(headers[it]) + 4 for it in headers)
+        if size > _HEADER_LIMIT:
+            return Reply(400, body=container_page(400, "Bad Request"), media_type="text/html"), ""
+        # The address that the client used: there may be a proxy in between.
+        base = self.url.replace(f"{self._options.host}:{self.port}", headers.get("host", ""), 1)
+        knock = Knock(request.method, request.raw_path, headers, base, body, kind == "conflict")
         application = self._application
         if application is None:
             raise RuntimeError("the server was not started")

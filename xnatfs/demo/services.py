@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from xnatfs.demo import schema, tables
 from xnatfs.demo.archive import REFRESH_STEPS
 from xnatfs.demo.catalog import CatalogConflictError
-from xnatfs.demo.gate import Gate
+from xnatfs.demo.gate import Gate, csrf_token
 from xnatfs.demo.holders import Holder
 from xnatfs.demo.objects import Resource
 from xnatfs.demo.routes import Call
@@ -38,8 +38,9 @@ class Services:
     def session(self, call: Call) -> Reply:
         """The id of the session, a guest's too (R§6)."""
         tables.accepted(call.request, ("text/plain",))
-        more = "; XNAT_CSRF=00000000-0000-4000-8000-000000000000"
-        return text(call.request.session + (more if call.request.query.flag("CSRF") else ""))
+        session = call.request.session
+        more = f"; XNAT_CSRF={csrf_token(session)}" if call.request.query.flag("CSRF") else ""
+        return text(session + more)
 
     def end_session(self, call: Call) -> Reply:
         """Log out."""
