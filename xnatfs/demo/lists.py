@@ -102,9 +102,11 @@ class Lists:
             raise Refusal(404)
         if not self._site.rights.may(request.user, "read", project):
             raise Refusal(403, "Unable to read experiments")
-        found = self._rows.experiments.of(f"in:{project.id}")
-        if subject is not None:
-            found = [it for it in found if it.subject == subject.id]
+        if subject is None:
+            found = self._rows.experiments.of(f"in:{project.id}")
+        else:
+            mine = self._rows.experiments.of(f"subject:{subject.id}")
+            found = [it for it in mine if project.id in (it.project, *dict(it.shares))]
         return self._experiments(
             request, found, project.id, "xnat:subjectAssessorData", _EXPERIMENT
         )

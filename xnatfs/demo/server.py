@@ -23,6 +23,7 @@ from xnatfs.demo import sample, sending
 from xnatfs.demo.application import Application, Knock
 from xnatfs.demo.faults import Fault, FaultScript, fault_from
 from xnatfs.demo.gate import login_page
+from xnatfs.demo.order import Order
 from xnatfs.demo.receiving import LiveBody
 from xnatfs.demo.site import Site, SiteOptions, open_site
 from xnatfs.demo.wire import Reply, container_page
@@ -65,6 +66,8 @@ class ServerOptions:
     maintenance: bool = False
     # The sample gets resources whose catalogs disagree with the disk, and one without digests.
     drift: bool = False
+    # A project with as much data as wanted, made when somebody looks at it.
+    order: Order | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +162,7 @@ class DemoServer:
                 max_sessions=options.max_sessions,
                 entry_cost_s=options.entry_cost_s,
                 maintenance=options.maintenance,
+                order=options.order,
             ),
         )
         sample.fill(self._site, options.sample, drift=options.drift)
