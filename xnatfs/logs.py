@@ -15,6 +15,8 @@ from io import TextIOWrapper
 from pathlib import Path
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+# On stderr a person reads along, or systemd, which adds the time.
+SHORT = "xnatfs: %(message)s"
 
 # user:password@ in an address, Authorization headers and session cookies, wherever they stand.
 _SECRETS = re.compile(
@@ -59,7 +61,7 @@ def set_up(level: str, file: Path | None) -> None:
         handler = _PrivateRotatingFile(
             file, maxBytes=10_000_000, backupCount=3, encoding="utf-8", errors="backslashreplace"
         )
-    handler.setFormatter(logging.Formatter(FORMAT))
+    handler.setFormatter(logging.Formatter(SHORT if file is None else FORMAT))
     handler.addFilter(Redactor())
     root = logging.getLogger("xnatfs")
     root.handlers[:] = [handler]

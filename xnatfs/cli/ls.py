@@ -39,12 +39,10 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
 # session.
 _SUMMED = frozenset({"scan", "assessor", "reconstruction"})
 
-# The longest time that -R spends on a whole tree is not bounded; each folder is.
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``ls``."""
-    parser.add_argument("path", metavar="PATH", nargs="?", default="/", type=archive_path)
+    parser.add_argument("where", metavar="PATH", nargs="?", default="/", type=archive_path)
     parser.add_argument("-l", "--long", action="store_true", help="type, quality, counts, sizes")
     parser.add_argument("-R", "--recursive", action="store_true", help="everything below, too")
     parser.add_argument("--format", choices=FORMATS, default="table", help="how it is written")
@@ -55,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     """List, in the form that was asked for."""
     with connected(args) as (fs, chosen):
         listing = _Listing(fs, chosen.settings, long=args.long)
-        folders = listing.folders(args.path, recursive=args.recursive)
+        folders = listing.folders(args.where, recursive=args.recursive)
         if args.format == "table":
             _print_folders(folders, args)
         else:
@@ -90,8 +88,8 @@ def _print_folders(folders: Iterator[tuple[str, list[Row]]], args: argparse.Name
         if args.recursive:
             print(f"{'' if first else chr(10)}{printable(path)}:")
         first = False
-        if args.long and rows:
-            print(render(_readable(rows), ["name", *_long_columns(rows)], "table"), end="")
+        if args.long and (columns := _long_columns(rows)):
+            print(render(_readable(rows), ["name", *columns], "table"), end="")
         else:
             for row in rows:
                 print(printable(row["name"]))

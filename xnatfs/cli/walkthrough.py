@@ -77,9 +77,9 @@ def walk(case: Path | None) -> None:
             rest = PlainRest(url, _USER, _USER)
             shell.say(f"export XNAT_USER={_USER} XNAT_PASS={_USER}")
             with _mount(shell, url, folder / "xnat") as place:
-                _convert(shell, converter, place, job, folder / "results")
+                scanned = _convert(shell, converter, place, job, folder / "results")
                 proved = _prove(shell, rest, job, folder / "results")
-            _summary(proved, folder / "results")
+            _summary(proved, folder / "results", scanned)
     finally:
         # Never through a mount that would not go away: that is the archive.
         if mounts.mounted_at(folder / "xnat") is None:
@@ -109,13 +109,15 @@ class _Shell:
         """Print a command that is run, or could be."""
         print("+ " + (shlex.join(words) if len(words) > 1 else words[0]), flush=True)
 
-    def run(self, *words: str, shown: str = "", tail: int | None = None) -> None:
+    def run(self, *words: str, shown: str = "", tail: int | None = None) -> str:
         """Run a command.
 
         Args:
             words: the command; ``xnatfs`` is this very program.
             shown: how it is printed, if not as it is.
-            tail: print only so many of the last lines of its output.
+            tail: catch its output and print only so many of the last lines.
+
+        Returns: the output, if it was caught.
 
         Raises: XnatfsError: it failed.
         """
@@ -139,6 +141,7 @@ class _Shell:
             print("\n".join(lines if done.returncode else lines[-tail:]), flush=True)
         if done.returncode:
             raise XnatfsError(f"demo: {words[0]} ended with status {done.returncode}")
+        return done.stdout or ""
 
 
 def _real(words: tuple[str, ...]) -> list[str]:
@@ -161,7 +164,7 @@ def _server(shell: _Shell, root: Path, case: Path | None) -> Iterator[str]:
     words = ["xnatfs", "demo", "--serve", "--root", str(root)]
     if case is not None:
         words += ["--sample", "none", "--case", str(case)]
-    shell.say(*words, "&")
+    shell.say(f"{shlex.join(words)} &")
     with subprocess.Popen(
         _real(tuple(words)),
         env=shell.environment,
@@ -231,25 +234,30 @@ def _quoted(text: str) -> str:
     return quote(text, safe="")
 
 
-def _convert(shell: _Shell, converter: str, place: Path, job: Job, results: Path) -> None:
-    """The lines of the day: look, make the folder, convert, copy back."""
+def _convert(shell: _Shell, converter: str, place: Path, job: Job, results: Path) -> str:
+    """The lines of the day: look, make the folder, convert, copy back.
+
+    Returns: the dimensions that dcm2niix found in the series, "256 x 256 x 60".
+    """
     resources = f"{place}{job.resources}"
     shell.run("ls", f"{place}{job.session_path}/scans")
     shell.run(
         "ls", f"{resources}/DICOM/files", shown=f"ls {resources}/DICOM/files | tail -3", tail=3
     )
     shell.run("mkdir", f"{resources}/NIFTI")
-    shell.run(
+    report = shell.run(
         converter, "-f", "%s_%p", "-o", str(results), f"{resources}/DICOM/files",
         shown=f"dcm2niix -f %s_%p -o {results} {resources}/DICOM/files", tail=2,
     )  # fmt: skip
+    found = re.search(r"\((\d+)x(\d+)x(\d+)x\d+\)", report)
     made = sorted(str(path) for path in results.iterdir())
-    if not any(name.endswith((".nii", ".nii.gz")) for name in made):
+    if found is None or not any(name.endswith(".nii") for name in made):
         raise XnatfsError("demo: dcm2niix made no volume")
     shell.run(
         "cp", *made, f"{resources}/NIFTI/files/",
         shown=f"cp {results}/* {resources}/NIFTI/files/",
     )  # fmt: skip
+    return " x ".join(found.groups())
 
 
 def _prove(shell: _Shell, rest: PlainRest, job: Job, results: Path) -> dict[str, str]:
@@ -276,17 +284,24 @@ def _prove(shell: _Shell, rest: PlainRest, job: Job, results: Path) -> dict[str,
     return local
 
 
-def _summary(proved: dict[str, str], results: Path) -> None:
+def _summary(proved: dict[str, str], results: Path, scanned: str) -> None:
     print("\nIt works:")
     for name, digest in proved.items():
         path = results / name
-        volume = dimensions(path) if name.endswith(".nii") else ""
+        volume = _volume(dimensions(path), scanned) if name.endswith(".nii") else ""
         print(f"  {name}: {volume}{bytes_text(path.stat().st_size)}, MD5 {digest} on both sides")
     print("  unmounted; the server and its archive are gone")
 
 
+def _volume(dims: str, scanned: str) -> str:
+    """The volume's dimensions; dcm2niix turns a sagittal 3-D series into the axes of the head."""
+    if not dims or dims == scanned:
+        return f"{scanned}, "
+    return f"{scanned} as scanned, {dims} in the axes of the head, "
+
+
 def dimensions(path: Path) -> str:
-    """``256 x 256 x 60, `` from the header of a NIfTI-1 file; "" when it is none."""
+    """``256 x 256 x 60`` from the header of a NIfTI-1 file; "" when it is none."""
     with open(path, "rb") as file:
         header = file.read(352)
     if len(header) < 348:
@@ -296,4 +311,4 @@ def dimensions(path: Path) -> str:
     count, *sizes = struct.unpack(f"{order}8h", header[40:56])
     if not 1 <= count <= 7:
         return ""
-    return " x ".join(str(size) for size in sizes[:count]) + ", "
+    return " x ".join(str(size) for size in sizes[:count])

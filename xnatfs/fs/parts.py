@@ -206,6 +206,7 @@ class Parts:
                 self.listings.put_files(resource, before, time.monotonic())
                 raise NotFound(f"{label} is not on the server any more")
             self.archive.delete_file(resource, path, before, waiter)
+            self.uploader.removed(resource, path)
             asked = time.monotonic()
             after = self.archive.files(resource, waiter)
         self.listings.put_files(resource, after, asked)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,9 @@ class Binding:
 
     # fusepy's FUSE class: mounts and returns when the mount is gone.
     serve: Callable[..., Any]
-    # Whether the process behind the current request was asked to end (request threads only).
-    interrupted: Callable[[], bool]
+    # Asked on a request's thread: a function that tells, on any thread and as long as the request
+    # lasts, whether nobody waits for it any more.
+    interruption: Callable[[], Callable[[], bool]]
     # The process behind the current request (request threads only).
     caller: Callable[[], Caller]
 
@@ -64,9 +66,19 @@ def load() -> Binding:
     def thread() -> int:
         return int(fuse.fuse_get_context()[2])
 
+    def interruption() -> Callable[[], bool]:
+        asking, serving = thread(), threading.get_ident()
+
+        def interrupted() -> bool:
+            # libfuse looks for the request on the thread that asks, and crashes without one.
+            told = threading.get_ident() == serving and bool(fuse_interrupted())
+            return _given_up(asking, interrupted=told)
+
+        return interrupted
+
     return Binding(
         serve=fuse.FUSE,
-        interrupted=lambda: _given_up(thread(), interrupted=bool(fuse_interrupted())),
+        interruption=interruption,
         caller=lambda: _caller(thread()),
     )
 
@@ -154,8 +166,3 @@ def options(settings: Settings, *, allow_other: bool) -> dict[str, Any]:
     if settings.policy.read_only:
         chosen["ro"] = True
     return chosen
-
-
-def library_environment() -> str:
-    """The libfuse that FUSE_LIBRARY_PATH names, or "" (for ``doctor``)."""
-    return os.environ.get("FUSE_LIBRARY_PATH", "")

@@ -212,6 +212,8 @@ class Control:
             if _peer(connection) not in (0, os.getuid()):
                 return
             line = connection.makefile("rb").readline(1 << 16)
+            if not line:  # only looked whether we are there
+                return
             request = json.loads(line)
             verb = self._verbs.get(request.get("verb", ""))
             if verb is None:
@@ -251,8 +253,7 @@ def ask(record: Record, request: Message, timeout_s: float = ANSWER_S) -> Iterat
         request: with its ``verb``.
         timeout_s: the longest time between two replies.
 
-    Raises: ConnectionError's own kind of news as ``BadReply``: nobody listens there.
-        TimedOut: the mount hangs.
+    Raises: BadReply: nobody listens there, or it ended meanwhile. TimedOut: the mount hangs.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
         connection.settimeout(timeout_s)

@@ -7,6 +7,7 @@ them survives a fork.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ from xnatfs.config import Settings
 from xnatfs.errors import DiskFault, FuseUnusable, XnatfsError
 from xnatfs.fs.filesystem import FileSystem
 from xnatfs.fuse import control, mounts, readiness
-from xnatfs.fuse.serving import Plan, Serving
+from xnatfs.fuse.serving import Plan, Serving, hold_signals
 from xnatfs.waiting import Waiter
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ def _serve(
 ) -> NoReturn:
     budget = settings.limits.io_timeout_s
     fs = connect(Waiter(total_s=budget))
+    hold_signals()
     try:
         fs.adopt(Waiter(total_s=budget))
         Serving(fs, settings, plan, ready).run()
@@ -116,6 +118,8 @@ def _be_the_child(
         assert plan.log_file is not None
         log_size = _to_log(plan.log_file)
         logs.set_up(plan.log_level, plan.log_file)
+        # Should C code crash, the log says where we were.
+        faulthandler.enable()
         os.chdir("/")
         _serve(connect, settings, plan, lambda user: tell(user=user))
     except FuseUnusable as error:

@@ -78,7 +78,9 @@ def mounted_at(mountpoint: Path) -> Mounted | None:
 def is_dead(mountpoint: Path) -> bool:
     """Whether a mount's process is gone: every access fails with ENOTCONN."""
     try:
-        os.stat(mountpoint)
+        # The kernel answers stat(2) from memory for as long as it believes the attributes;
+        # statfs(2) always asks the process.
+        os.statvfs(mountpoint)
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False

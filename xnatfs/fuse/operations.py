@@ -145,14 +145,16 @@ class Operations:
             with self._mu:
                 self._writers += step
 
-    def _interrupted(self) -> bool:
-        return self._ending.is_set() or self._binding.interrupted()
-
     def _waiter(self, name: str) -> Waiter:
         limit = self._limits.io_timeout_s
+        given_up = self._binding.interruption()
+
+        def interrupted() -> bool:
+            return self._ending.is_set() or given_up()
+
         if name in _TRANSFERS:
-            return Waiter(idle_s=limit, interrupted=self._interrupted)
-        return Waiter(total_s=limit, interrupted=self._interrupted)
+            return Waiter(idle_s=limit, interrupted=interrupted)
+        return Waiter(total_s=limit, interrupted=interrupted)
 
     def _opened(self, fi: Any, opened: Opened) -> int:
         fi.fh = opened.handle

@@ -63,11 +63,24 @@ class Plan:
     farewell: Callable[[Farewell], int] = lambda _farewell: 0
 
 
+# Asked to end; the last only says so where there is a terminal.
+_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+
+
+def hold_signals() -> None:
+    """Keep signals for the thread that waits for them; before any other thread is started.
+
+    While libfuse serves, the main thread never comes back to Python's own handlers. And libfuse
+    leaves SIGPIPE deadly behind when it ends: a server that hangs up would end the last uploads.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*_SIGNALS, signal.SIGPIPE})
+
+
 class Serving:
     """One mount being served.
 
     Args:
-        fs: connected and adopted.
+        fs: connected and adopted, after ``hold_signals``.
         settings: all of them.
         plan: how to mount.
         ready: called when the kernel has the mount; gets the name of the user at the server.
@@ -91,7 +104,12 @@ class Serving:
         self._operations = Operations(fs, settings.limits, self._libfuse, self._ready)
         self._control = control.Control(
             control.run_folder(settings.state_folder),
-            {"status": self._status, "refresh": self._refresh, "umount": self._drain_for_umount},
+            {
+                "status": self._status,
+                "refresh": self._refresh,
+                "umount": self._drain_for_umount,
+                "end": self._end,
+            },
         )
         about = fs.status()
         self._record = control.Record(
@@ -109,15 +127,9 @@ class Serving:
     def run(self) -> NoReturn:
         """Mount, serve until the mount is gone, say the last word, end the process.
 
-        Raises: FuseUnusable: nothing was mounted; the process goes on.
+        Raises: FuseUnusable: nothing was mounted.
         """
-        signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-        # Blocked before any thread starts, so that only the waiting thread gets them: while
-        # libfuse serves, the main thread never comes back to Python's own handlers.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-        threading.Thread(
-            target=self._wait_for_signals, args=(signals,), name="signals", daemon=True
-        ).start()
+        threading.Thread(target=self._wait_for_signals, name="signals", daemon=True).start()
         failed = ""
         try:
             self._libfuse.serve(
@@ -128,7 +140,6 @@ class Serving:
         except RuntimeError as error:
             failed = f"libfuse ended with status {error}"
         if failed and not self._mounted.is_set():
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             raise FuseUnusable(f"{self._plan.mountpoint}: the kernel refused the mount: {failed}")
         if failed:
             log.error("%s", failed)
@@ -173,6 +184,10 @@ class Serving:
         say({"drained": True})
         return True
 
+    def _end(self, _request: control.Message, _say: control.Say) -> bool:
+        """The mount was taken away; a copy in some container's namespace must not keep us."""
+        self._finish(time.monotonic() + self._settings.limits.drain_s)
+
     # the end
 
     def _drain(self, waiter: Waiter) -> None:
@@ -181,12 +196,12 @@ class Serving:
         except XnatfsError as error:
             log.warning("not everything was sent: %s", error)
 
-    def _wait_for_signals(self, signals: set[signal.Signals]) -> None:
+    def _wait_for_signals(self) -> None:
         # In the foreground it says that the terminal is gone.
-        while signal.sigwait(signals) == signal.SIGHUP and not self._plan.foreground:
+        while signal.sigwait(_SIGNALS) == signal.SIGHUP and not self._plan.foreground:
             self._fs.refresh("/")
         # A second one while the first is being obeyed ends it at once.
-        threading.Thread(target=self._end_now, args=(signals,), daemon=True).start()
+        threading.Thread(target=self._end_now, name="signals-2", daemon=True).start()
         until = time.monotonic() + self._settings.limits.drain_s
         if not self._mounted.is_set():
             self._finish(until)
@@ -203,8 +218,8 @@ class Serving:
                 break
         self._finish(until)
 
-    def _end_now(self, signals: set[signal.Signals]) -> None:
-        while signal.sigwait(signals) == signal.SIGHUP:
+    def _end_now(self) -> None:
+        while signal.sigwait(_SIGNALS) == signal.SIGHUP:
             pass
         log.warning("asked twice: what was not sent stays in the spool")
         os._exit(1)

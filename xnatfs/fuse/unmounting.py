@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,9 @@ def _by_talking(
         if reply.get("drained"):
             break
     mounts.unmount(place)
+    with suppress(BadReply):  # most have ended by themselves
+        for _ in control.ask(record, {"verb": "end"}, record.drain_s + _GRACE_S):
+            pass  # its last word comes on the other connection
     last = _await_end(replies, record)
     if last is None:
         return _left_behind(record)

@@ -230,7 +230,7 @@ class RefusalMemory:
             left = max(1, round((REFUSAL_AGE_S - age) / 60))
             raise LoginRefused(
                 f"{record.get('reason')}; not asked again for {left} min, so that the account "
-                "is not locked (`xnatfs login` asks at once)"
+                "is not locked"
             )
         return record.get("outcome") == "accepted"
 

@@ -154,6 +154,12 @@ class Uploader:
             if row is not None and _proves(row, debt.record):
                 self._pay(debt, row)
 
+    def removed(self, resource: Item, path: str) -> None:
+        """We removed a file ourselves: its MD5 will never be seen. The turn is the caller's."""
+        for debt in self._owed_on(resource):
+            if debt.record.target.path == path:
+                self._close(debt)
+
     def owed(self) -> int:
         """How many files the server has taken whose MD5 was not seen yet."""
         return len(self.owed_ids())
@@ -234,6 +240,9 @@ class Uploader:
 
     def _pay(self, debt: _Debt, row: RemoteFile) -> None:
         log.debug("%s is on the server: %s", debt.record.target.labels, row)
+        self._close(debt)
+
+    def _close(self, debt: _Debt) -> None:
         with self._mu:
             self._debts.get(debt.resource.id, {}).pop(debt.record.id, None)
             if not self._debts.get(debt.resource.id):
