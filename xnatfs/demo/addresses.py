@@ -14,15 +14,7 @@ from xml.sax.saxutils import escape
 
 from xnatfs.demo import holders
 from xnatfs.demo.holders import Holder
-from xnatfs.demo.objects import (
-    Experiment,
-    Project,
-    Reconstruction,
-    Resource,
-    Scan,
-    Subject,
-    Tables,
-)
+from xnatfs.demo.objects import Experiment, Project, Reconstruction, Resource, Scan, Subject, Tables
 from xnatfs.demo.rights import Rights
 from xnatfs.demo.users import User
 from xnatfs.demo.wire import Refusal

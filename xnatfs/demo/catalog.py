@@ -166,10 +166,7 @@ class CatalogStore:
             fresh.write_bytes(text)
             os.replace(fresh, path)
             state = path.stat()
-            self._parsed[path] = (
-                (state.st_mtime_ns, state.st_ino),
-                Catalog(entries, _md5(text)),
-            )
+            self._parsed[path] = ((state.st_mtime_ns, state.st_ino), Catalog(entries, _md5(text)))
 
 
 def _md5(data: bytes) -> str:

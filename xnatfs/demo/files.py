@@ -118,10 +118,7 @@ class Files:
             base = target.base if single and target.base else it.holder.uri
             rows.append(self._row(it, base, locator))
         table = Table(
-            columns,
-            tuple(rows),
-            (("title", "Files"),),
-            ({"key": locator, "serverRoot": ""},),
+            columns, tuple(rows), (("title", "Files"),), ({"key": locator, "serverRoot": ""},)
         )
         return tables.render(table, request)
 
@@ -171,11 +168,7 @@ class Files:
         return self._bytes(chosen.resource, chosen.entry.uri, request)
 
     def _single(
-        self,
-        found: list[Found],
-        pairs: list[tuple[Holder, Resource]],
-        path: str,
-        request: Request,
+        self, found: list[Found], pairs: list[tuple[Holder, Resource]], path: str, request: Request
     ) -> Reply:
         entry = lookup([it.entry for it in found], path)
         if entry is not None:
@@ -187,11 +180,7 @@ class Files:
         return _zip_entry(self._site.archive.file(pairs[0][1], outer.uri), inside.group(2))
 
     def _through_shortcut(
-        self,
-        found: list[Found],
-        pairs: list[tuple[Holder, Resource]],
-        path: str,
-        request: Request,
+        self, found: list[Found], pairs: list[tuple[Holder, Resource]], path: str, request: Request
     ) -> Reply:
         """A path below several resources: the first one must have it (R§12.1)."""
         if path.endswith(("/", "*")):

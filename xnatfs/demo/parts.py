@@ -6,12 +6,7 @@ from dataclasses import replace
 
 from xnatfs.demo import holders, items
 from xnatfs.demo.addresses import variable
-from xnatfs.demo.objects import (
-    Experiment,
-    Reconstruction,
-    Scan,
-    timestamp,
-)
+from xnatfs.demo.objects import Experiment, Reconstruction, Scan, timestamp
 from xnatfs.demo.routes import Call
 from xnatfs.demo.single import Single, path_value
 from xnatfs.demo.site import Site

@@ -7,10 +7,7 @@ from dataclasses import replace
 
 from xnatfs.demo import holders, items, tables
 from xnatfs.demo.addresses import variable
-from xnatfs.demo.objects import (
-    Project,
-    timestamp,
-)
+from xnatfs.demo.objects import Project, timestamp
 from xnatfs.demo.removal import Removal
 from xnatfs.demo.routes import Call
 from xnatfs.demo.single import Single

@@ -5,12 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from xnatfs.demo import tables
-from xnatfs.demo.objects import (
-    Experiment,
-    Pairs,
-    Subject,
-    label_in,
-)
+from xnatfs.demo.objects import Experiment, Pairs, Subject, label_in
 from xnatfs.demo.routes import Call
 from xnatfs.demo.single import Single, without
 from xnatfs.demo.site import Site
