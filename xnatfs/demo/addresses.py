@@ -7,7 +7,7 @@ the URL answers. Every other verb wants exactly one match, else 404.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from urllib.parse import unquote_plus
 from xml.sax.saxutils import escape
@@ -182,34 +182,23 @@ class Addresses:
         """Holders below the session with their relative address; None if the URL ends there."""
         role = variables.get("TYPE", "out")
         shown = f"/{role}" if "TYPE" in variables else ""
+        found: list[tuple[Holder, str]] = []
         if "SCAN" in variables:
-            scans = self.scans(variables, sessions)
-            _one(scans, "scan", strict=strict)
-            return [
-                (holders.of_scan(session, scan), f"/experiments/{session.id}/scans/{scan.id}")
-                for session, scan in scans
-            ]
-        if "RECON" in variables:
-            recons = self.reconstructions(variables, sessions)
-            _one(recons, "reconstruction", strict=strict)
-            return [
-                (
-                    holders.of_reconstruction(session, recon, role),
-                    f"/experiments/{session.id}/reconstructions/{recon.id}{shown}",
-                )
-                for session, recon in recons
-            ]
-        if "A" in variables:
-            assessors = self.assessors(variables, user, sessions, project)
-            _one(assessors, "assessor", strict=strict)
-            return [
-                (
-                    holders.of_assessor(session, row, role),
-                    f"/experiments/{session.id}/assessors/{row.id}{shown}",
-                )
-                for session, row in assessors
-            ]
-        return None
+            for session, scan in self.scans(variables, sessions):
+                place = f"/experiments/{session.id}/scans/{scan.id}"
+                found.append((holders.of_scan(session, scan), place))
+        elif "RECON" in variables:
+            for session, recon in self.reconstructions(variables, sessions):
+                place = f"/experiments/{session.id}/reconstructions/{recon.id}{shown}"
+                found.append((holders.of_reconstruction(session, recon, role), place))
+        elif "A" in variables:
+            for session, row in self.assessors(variables, user, sessions, project):
+                place = f"/experiments/{session.id}/assessors/{row.id}{shown}"
+                found.append((holders.of_assessor(session, row, role), place))
+        else:
+            return None
+        _one(found, "part of the experiment", strict=strict)
+        return found
 
     def resources(
         self, named: str, level: tuple[Holder, ...], user: User
@@ -257,15 +246,7 @@ class Addresses:
         return self._rights.may_in(user, verb, project)
 
 
-def _one(
-    found: list[Experiment]
-    | list[tuple[Experiment, Scan]]
-    | list[tuple[Experiment, Reconstruction]]
-    | list[tuple[Experiment, Experiment]],
-    what: str,
-    *,
-    strict: bool,
-) -> None:
+def _one(found: Sized, what: str, *, strict: bool) -> None:
     if strict and len(found) != 1:
         raise Refusal(404, f"Unable to identify {what}.")
 

@@ -160,17 +160,15 @@ def _object_routes(router: Router, site: Site) -> None:
     router.add(f"{_P}/subjects", get=lists.subjects, post=subjects.post)
     for place in ("/subjects/{S}", _S):
         router.add(place, get=subjects.get, put=subjects.put, delete=subjects.delete)
-        router.add(f"{place}/projects", get=sharing.subject_projects)
-        router.add(f"{place}/projects/{{TO}}", put=sharing.share_subject,
-                   delete=sharing.unshare_subject)  # fmt: skip
+        router.add(f"{place}/projects", get=sharing.homes)
+        router.add(f"{place}/projects/{{TO}}", put=sharing.share, delete=sharing.unshare)
     router.add("/experiments", get=lists.all_experiments)
     router.add(f"{_P}/experiments", get=lists.experiments)
     router.add(f"{_S}/experiments", get=lists.experiments, post=sessions.post)
     for place in (_FLAT, _MIDDLE, _DEEP):
         router.add(place, get=sessions.get, put=sessions.put, delete=sessions.delete)
-        router.add(f"{place}/projects", get=sharing.experiment_projects)
-        router.add(f"{place}/projects/{{TO}}", put=sharing.share_experiment,
-                   delete=sharing.unshare_experiment)  # fmt: skip
+        router.add(f"{place}/projects", get=sharing.homes)
+        router.add(f"{place}/projects/{{TO}}", put=sharing.share, delete=sharing.unshare)
     for place in (_FLAT, _MIDDLE):
         router.add(f"{place}/DIR", get=folder.get)
 
@@ -189,7 +187,7 @@ def _part_routes(router: Router, site: Site) -> None:
         router.add(f"{place}/assessors", get=lists.assessors)
         router.add(f"{place}/assessors/{{A}}", get=sessions.get, put=sessions.put_assessor,
                    delete=sessions.delete)  # fmt: skip
-        router.add(f"{place}/assessors/{{A}}/projects", get=sharing.experiment_projects)
+        router.add(f"{place}/assessors/{{A}}/projects", get=sharing.homes)
 
 
 def _resource_routes(router: Router, site: Site) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -214,11 +214,3 @@ class Tables:
         rows = self.experiments.of(f"assessors-of:{session}")
         by_id = next((row for row in rows if row.id == name), None)
         return by_id or next((row for row in rows if label_in(row, project) == name), None)
-
-    def touch(self, row: Experiment | Subject) -> None:
-        """Note that an object was changed now."""
-        changed = replace(row, last_modified=timestamp())
-        if isinstance(changed, Experiment):
-            self.experiments.put(changed)
-        else:
-            self.subjects.put(changed)

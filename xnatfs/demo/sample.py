@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from xnatfs.demo import holders, phantom
 from xnatfs.demo.catalog import Entry
 from xnatfs.demo.holders import Holder
 from xnatfs.demo.objects import (
     Experiment,
+    Pairs,
     Project,
     Reconstruction,
     Resource,
@@ -116,25 +118,16 @@ class _Sample:
 
     def _projects(self) -> None:
         roles = (("admin", "owner"), ("member", "member"), ("reader", "collaborator"))
+        self._project("PVT000", "Private project", "private", roles, aliases=("private-zero",),
+                      description="A private project with one real session",
+                      pi_firstname="Ada", pi_lastname="Lovelace")  # fmt: skip
+        self._project("SHARED00", "Second project", "private", roles[:2])
+        self._project("PUB000", "Public project", "public", roles[:1])
+
+    def _project(self, id_: str, name: str, access: str, roles: Pairs, **more: Any) -> None:
         self._rows.projects.put(
-            Project(
-                id="PVT000", name="Private project", secondary_id="PVT000",
-                description="A private project with one real session", access="private",
-                pi_firstname="Ada", pi_lastname="Lovelace", aliases=("private-zero",),
-                roles=roles, insert_date=timestamp(_EPOCH),
-            )
-        )  # fmt: skip
-        self._rows.projects.put(
-            Project(
-                id="SHARED00", name="Second project", secondary_id="SHARED00", access="private",
-                roles=roles[:2], insert_date=timestamp(_EPOCH),
-            )
-        )  # fmt: skip
-        self._rows.projects.put(
-            Project(
-                id="PUB000", name="Public project", secondary_id="PUB000", access="public",
-                roles=roles[:1], insert_date=timestamp(_EPOCH),
-            )
+            Project(id=id_, name=name, secondary_id=id_, access=access, roles=roles,
+                    insert_date=timestamp(_EPOCH), **more)
         )  # fmt: skip
 
     def _when(self) -> str:

@@ -23,7 +23,6 @@ from xnatfs.demo import sample, sending
 from xnatfs.demo.application import Application, Knock
 from xnatfs.demo.faults import Fault, FaultScript, fault_from
 from xnatfs.demo.gate import login_page
-from xnatfs.demo.order import Order
 from xnatfs.demo.receiving import LiveBody
 from xnatfs.demo.site import Site, SiteOptions, open_site
 from xnatfs.demo.wire import Reply, container_page
@@ -36,8 +35,8 @@ _SWALLOWED = 2 << 20  # bytes of an unread body that are read away before the cl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerOptions:
-    """How the server runs; what a site does differently is passed on to it."""
+class ServerOptions(SiteOptions):
+    """How the server runs, and what its site does differently."""
 
     # The archive's folder; filled with sample data when it is empty.
     root: Path
@@ -45,29 +44,17 @@ class ServerOptions:
     port: int = 0
     # Never anything but the loopback.
     host: str = "127.0.0.1"
-    # A guest may read public projects (R§6).
-    open_site: bool = False
     # Seconds that every request waits before it is handled.
     delay_s: float = 0.0
     # A file that gets a JSON line for each request.
     request_log: Path | None = None
     # "" or a path like "/xnat" below which everything lies.
     context_path: str = ""
-    session_idle_s: float = 900.0
-    max_sessions: int = 1000
-    require_reason: bool = False
-    checksums: bool = True
     ssl_context: ssl.SSLContext | None = None
     # What an empty root is filled with: full, small (8 slices) or none (users only).
     sample: str = "full"
-    # Seconds that each catalog entry costs per request on its resource.
-    entry_cost_s: float = 0.0
-    # Everything answers 503 with the maintenance page.
-    maintenance: bool = False
     # The sample gets resources whose catalogs disagree with the disk, and one without digests.
     drift: bool = False
-    # A project with as much data as wanted, made when somebody looks at it.
-    order: Order | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,19 +139,7 @@ class DemoServer:
     def start(self) -> None:
         """Open the archive, fill it if it is empty, and listen. Raises OSError."""
         options = self._options
-        self._site = open_site(
-            options.root,
-            SiteOptions(
-                open_site=options.open_site,
-                require_reason=options.require_reason,
-                checksums=options.checksums,
-                session_idle_s=options.session_idle_s,
-                max_sessions=options.max_sessions,
-                entry_cost_s=options.entry_cost_s,
-                maintenance=options.maintenance,
-                order=options.order,
-            ),
-        )
+        self._site = open_site(options.root, options)
         sample.fill(self._site, options.sample, drift=options.drift)
         self._application = Application(self._site, options.context_path)
         self._thread = threading.Thread(target=self._run, name="demo-server", daemon=True)

@@ -15,7 +15,6 @@ from xnatfs.demo.holders import Holder
 from xnatfs.demo.objects import Resource
 from xnatfs.demo.routes import Call
 from xnatfs.demo.site import Site
-from xnatfs.demo.tables import Table
 from xnatfs.demo.users import AliasToken
 from xnatfs.demo.wire import Query, Refusal, Reply, Request, text
 
@@ -106,12 +105,8 @@ class Services:
         """The types that can be searched (R§12.11); one type's fields are not described."""
         names = [] if call.tail.strip("/") else schema.element_names()
         keys = ("ELEMENT_NAME", "SINGULAR", "PLURAL", "SECURED", "COUNT")
-        rows = tuple(
-            {"ELEMENT_NAME": it, "SINGULAR": it, "PLURAL": it, "SECURED": "true", "COUNT": "0"}
-            for it in names
-        )
-        properties = (("totalRecords", str(len(rows))),)
-        return tables.render(Table(keys, rows, properties), call.request)
+        rows = (dict(zip(keys, (it, it, it, "true", "0"), strict=True)) for it in names)
+        return tables.render(tables.counted(keys, rows), call.request)
 
     def _meant(self, address: str, request: Request) -> Iterable[tuple[Holder, Resource]]:
         """The resources that an archive address like `/archive/experiments/E/…` means."""
