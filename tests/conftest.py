@@ -1,4 +1,4 @@
-"""What all levels of tests share: the look-alike server, a file system on it, the log check."""
+"""What all levels of tests share: a server, a file system or a user on it, the log check."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mount.desk import Desk
 from xnatfs.config import (
     Limits,
     Policy,
@@ -20,6 +21,7 @@ from xnatfs.config import (
 )
 from xnatfs.demo.server import DemoServer, ServerOptions
 from xnatfs.fs.filesystem import FileSystem
+from xnatfs.fuse import readiness
 from xnatfs.rest.login import Credentials
 from xnatfs.waiting import Waiter
 
@@ -98,6 +100,37 @@ def connect(server: DemoServer, tmp_path: Path) -> Iterator[Connect]:
     yield make
     for fs in made:
         fs.close()
+
+
+@pytest.fixture(scope="session")
+def fuse() -> None:
+    """Where FUSE cannot be used, what needs it fails: nobody shall take it for passed."""
+    if problems := readiness.problems(allow_other=False):
+        pytest.fail(problems[0], pytrace=False)
+
+
+OpenDesk = Callable[..., Desk]
+
+
+@pytest.fixture
+def open_a_desk(fuse: None, tmp_path: Path) -> Iterator[OpenDesk]:
+    """Makes users' desks at their machine: ``open_a_desk(server.url, "member")``."""
+    made: list[Desk] = []
+
+    def make(url: str, user: str = "admin") -> Desk:
+        made.append(Desk(tmp_path / f"desk{len(made)}", url, user))
+        return made[-1]
+
+    yield make
+    for desk in made:
+        desk.close()
+    assert [line for desk in made for line in desk.unexpected()] == []
+
+
+@pytest.fixture
+def desk(open_a_desk: OpenDesk, server: DemoServer) -> Desk:
+    """The owner's desk; nothing is mounted yet."""
+    return open_a_desk(server.url)
 
 
 @pytest.fixture

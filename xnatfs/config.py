@@ -40,6 +40,16 @@ def config_home() -> Path:
     return _xdg("XDG_CONFIG_HOME", ".config")
 
 
+def make_private(folder: Path) -> None:
+    """Make a folder and its parent, those that are not there, for the owner alone.
+
+    Raises: OSError.
+    """
+    # mkdir(parents=True) would give the parent the umask's mode.
+    for path in (folder.parent, folder):
+        path.mkdir(exist_ok=True, parents=True, mode=0o700)
+
+
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
     """Which server, and as whom."""

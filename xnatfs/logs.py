@@ -14,6 +14,8 @@ import sys
 from io import TextIOWrapper
 from pathlib import Path
 
+from xnatfs.config import make_private
+
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 # On stderr a person reads along, or systemd, which adds the time.
 SHORT = "xnatfs: %(message)s"
@@ -57,7 +59,7 @@ def set_up(level: str, file: Path | None) -> None:
     if file is None:
         handler = logging.StreamHandler(sys.stderr)
     else:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_private(file.parent)
         handler = _PrivateRotatingFile(
             file, maxBytes=10_000_000, backupCount=3, encoding="utf-8", errors="backslashreplace"
         )

@@ -30,10 +30,6 @@ def _never() -> bool:
     return False
 
 
-def _nothing() -> None:
-    pass
-
-
 class Waiter:
     """The limits of one wait.
 
@@ -41,7 +37,6 @@ class Waiter:
         total_s: seconds until the wait ends in any case; None for no such limit.
         idle_s: seconds without ``progress()`` after which the wait ends; None for no limit.
         interrupted: asked every 100 ms on the waiting thread; True ends the wait.
-        told: called with every ``progress()``, from the thread that makes it.
 
     Threading: belongs to the request it was made for. ``progress`` and ``remaining`` may be
     called from any thread (they touch one float); the rest on the thread that waits.
@@ -52,26 +47,19 @@ class Waiter:
         total_s: float | None = None,
         idle_s: float | None = None,
         interrupted: Callable[[], bool] = _never,
-        told: Callable[[], None] = _nothing,
     ) -> None:
         self._ends = None if total_s is None else time.monotonic() + total_s
         self.idle_s = idle_s
         self._moved = time.monotonic()
         self._interrupted = interrupted
-        self._told = told
 
     def progress(self) -> None:
         """Tell that something moved: the no-progress clock starts again."""
         self._moved = time.monotonic()
-        self._told()
 
-    def for_worker(self, idle_s: float | None) -> Waiter:
-        """A waiter for work that a worker does for whoever waits here.
-
-        Its progress counts here too. It has no other limit than ``idle_s`` and cannot be
-        interrupted: the work goes on when this wait ends.
-        """
-        return Waiter(idle_s=idle_s, told=self.progress)
+    def follow(self, work: Waiter) -> None:
+        """What moves in ``work`` is progress here too: somebody else does what is waited for."""
+        self._moved = max(self._moved, work._moved)
 
     def remaining(self) -> float | None:
         """Seconds until the earliest limit (never below 0), or None without limits."""
@@ -112,14 +100,21 @@ class Waiter:
             self.check(what)
             time.sleep(self._step(left))
 
-    def result(self, future: Future[T], what: str) -> T:
+    def result(self, future: Future[T], what: str, work: Waiter | None = None) -> T:
         """Wait for a Future of a worker and return its result, or raise its error.
 
         The work itself goes on when the wait ends early: somebody else may wait for it too.
+
+        Args:
+            future: of the work.
+            what: what is waited for, for the error text.
+            work: the waiter of the work, whose progress counts here.
         """
         done = threading.Event()
         future.add_done_callback(lambda _future: done.set())
         while not done.wait(self._step()):
+            if work is not None:
+                self.follow(work)
             self.check(what)
         return future.result()
 

@@ -9,7 +9,7 @@ import os
 import urllib.error
 import urllib.request
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from xnatfs.demo.server import DemoServer
@@ -99,6 +99,12 @@ class Rest:
 
     server: DemoServer
     user: str = "admin"
+    # Keeps the session's cookie: a site has only so many sessions for a user (R§6).
+    browser: urllib.request.OpenerDirector = field(
+        default_factory=lambda: urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor()
+        )
+    )
 
     def ask(self, verb: str, path: str, body: bytes | None = None) -> bytes:
         request = urllib.request.Request(self.server.url + path, body, method=verb)
@@ -106,7 +112,7 @@ class Rest:
         request.add_header("Authorization", f"Basic {secret}")
         if body is not None:
             request.add_header("Content-Type", "application/octet-stream")
-        with urllib.request.urlopen(request, timeout=20) as reply:
+        with self.browser.open(request, timeout=20) as reply:
             return bytes(reply.read())
 
     def rows(self, path: str) -> list[dict[str, Any]]:

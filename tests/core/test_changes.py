@@ -275,6 +275,27 @@ def test_folders(drive: Driver) -> None:
     assert drive.names(FILES) == []
 
 
+def test_a_folder_outlives_its_last_file(connect) -> None:
+    drive = Driver(connect("admin", allow_delete=True))
+    drive.fs.unlink(NAMES + "/a/b/c.txt", soon())
+    assert drive.names(NAMES + "/a/b") == []
+    drive.fs.rmdir(NAMES + "/a/b", soon())
+    assert "b" not in drive.names(NAMES + "/a")
+
+
+def test_renaming_what_somebody_has_open(connect, rest: Rest) -> None:
+    drive = Driver(connect("admin"))
+    drive.mkdir(NIFTI)
+    drive.write(FILES + "/old", b"content")
+    handle = drive.open(FILES + "/old", os.O_RDWR)
+    drive.fs.rename(FILES + "/old", FILES + "/new", soon())
+    drive.write(FILES + "/old", b"another")
+    assert drive.fs.read(handle, 100, 0, soon()) == b"content"
+    drive.fs.write(handle, b"C", 0, soon())
+    drive.close(handle)
+    assert rest.files(HELD) == {"new": b"Content", "old": b"another"}
+
+
 def test_a_resource_of_our_own_can_be_removed_while_empty(connect) -> None:
     drive = Driver(connect("admin"))
     drive.mkdir(NIFTI)
@@ -402,6 +423,14 @@ def test_every_change_carries_a_reason(drive: Driver, server) -> None:
     server.clear_log()
     drive.write(FILES + "/x", b"1")
     assert all("event_reason=xnatfs" in line for line in puts(server))
+
+
+def test_writing_dicom_is_warned_of(
+    drive: Driver, caplog: pytest.LogCaptureFixture, expected_warnings: list[str]
+) -> None:
+    expected_warnings.append("anonymisation")
+    drive.write(FILES + "/x.dcm", bytes(128) + b"DICM" + bytes(10))
+    assert f"{FILES}/x.dcm: DICOM" in caplog.text
 
 
 def test_an_uploaded_file_can_be_gone_again(drive: Driver, rest: Rest) -> None:

@@ -62,8 +62,8 @@ class Machine(RuleBasedStateMachine):
             limits=Limits(io_timeout_s=20),
             policy=Policy(),
             store=StoreSettings(folder=self.scratch / "cache"),
-            spool=SpoolSettings(folder=self.scratch / "state" / "spool"),
-            state_folder=self.scratch / "state",
+            spool=SpoolSettings(folder=self.scratch / "spool"),
+            state_folder=type(self).scratch / "state",  # one session at the server for all
         )
         fs = FileSystem.connect(settings_, Credentials("admin", "admin", "the test"), soon())
         fs.adopt(soon())
@@ -76,6 +76,7 @@ class Machine(RuleBasedStateMachine):
         self.files: dict[str, File] = {}
         self.descriptors: list[Descriptor] = []
         self.hidden = itertools.count()
+        self.rest = Rest(self.server)
         self.connect()
         self.root = f"{SESSION}/resources/{self.label}/files"
         self.drive.mkdir(self.root.rpartition("/")[0])
@@ -198,7 +199,7 @@ class Machine(RuleBasedStateMachine):
                 assert not self.drive.exists(self.at(name))
 
     def compare_bytes(self) -> None:
-        held = Rest(self.server).files(f"/experiments/XNAT_E00001/resources/{self.label}")
+        held = self.rest.files(f"/experiments/XNAT_E00001/resources/{self.label}")
         assert held == {name: bytes(file.content) for name, file in self.files.items()}
         for name, file in self.files.items():
             assert self.drive.read(self.at(name)) == bytes(file.content)

@@ -16,12 +16,10 @@ from pathlib import Path
 import pytest
 
 from xnatfs import errors
-from xnatfs.fuse import control, mounts, readiness, unmounting
+from xnatfs.fuse import control, mounts, unmounting
 from xnatfs.fuse.errnos import TABLE
 
-pytestmark = pytest.mark.skipif(
-    bool(readiness.problems(allow_other=False)), reason="FUSE cannot be used here"
-)
+pytestmark = pytest.mark.usefixtures("fuse")
 
 FAKE = Path(__file__).with_name("fake_mount.py")
 

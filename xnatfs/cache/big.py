@@ -21,6 +21,7 @@ from xnatfs.cache.eviction import Room, remove
 from xnatfs.cache.layout import PartMap, block_count, block_length
 from xnatfs.cache.memory import Memory
 from xnatfs.cache.parts import Block, Part, find_parts
+from xnatfs.config import make_private
 
 log = logging.getLogger(__name__)
 
@@ -302,7 +303,7 @@ class BigContent(Content):
                 return self._own
             epoch = self._epoch
         path = self._folder / f"{self._part}{layout.BYTES_SUFFIX}"
-        disk.make_private(self._folder)
+        make_private(self._folder)
         fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with self._mu:
             self._fds.append(fd)

@@ -71,13 +71,6 @@ def write_beside(path: Path, pieces: tuple[bytes, ...]) -> int:
     return fd
 
 
-def make_private(folder: Path) -> None:
-    """Make a folder and its parent for the owner alone. Raises OSError."""
-    # mkdir(parents=True) would give the parent the umask's mode.
-    for path in (folder.parent, folder):
-        path.mkdir(exist_ok=True, parents=True, mode=0o700)
-
-
 def touch(fd: int) -> None:
     """Note the use of a file, for the order of eviction; mtime stays."""
     try:

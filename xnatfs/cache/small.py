@@ -17,6 +17,7 @@ from xnatfs.cache.content import Content, Verdict
 from xnatfs.cache.eviction import Room, remove
 from xnatfs.cache.layout import Seal
 from xnatfs.cache.memory import Memory
+from xnatfs.config import make_private
 
 log = logging.getLogger(__name__)
 
@@ -230,7 +231,7 @@ class SmallContent(Content):
             return False
         seal = layout.pack_seal(Seal(verdict, self.size, self._crc))
         try:
-            disk.make_private(self._path.parent)
+            make_private(self._path.parent)
             fd = disk.write_beside(self._path, (whole, seal))
             self._checked.note(self._path.name, _mark(fd))
         except OSError as error:

@@ -23,7 +23,7 @@ from xnatfs.cache.eviction import Kept, Room, contents, remove
 from xnatfs.cache.inspection import sound
 from xnatfs.cache.memory import Memory
 from xnatfs.cache.small import Checked, SmallContent
-from xnatfs.config import StoreSettings
+from xnatfs.config import StoreSettings, make_private
 from xnatfs.errors import DiskFault, NoSpace, QuotaExceeded, XnatfsError
 from xnatfs.model.versions import Version
 
@@ -86,8 +86,8 @@ class Store:
             raise _disk_error(error, settings.folder) from error
 
     def _make_folders(self, root: Path) -> None:
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        disk.make_private(self._folder / layout.CONTENT)
+        make_private(root)
+        make_private(self._folder / layout.CONTENT)
         # The folder that the user named may be older than we are.
         os.chmod(root, 0o700)
         tag = root / layout.TAG_NAME

@@ -42,6 +42,7 @@ _SUMMED = frozenset({"scan", "assessor", "reconstruction"})
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``ls``."""
+    # Not "path": that is the option for the part of the archive that is mounted.
     parser.add_argument("where", metavar="PATH", nargs="?", default="/", type=archive_path)
     parser.add_argument("-l", "--long", action="store_true", help="type, quality, counts, sizes")
     parser.add_argument("-R", "--recursive", action="store_true", help="everything below, too")

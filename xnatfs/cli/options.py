@@ -206,7 +206,7 @@ TABLE: tuple[Option, ...] = (
            short="f", in_files=False),
     Option("log-file", folder, "", "the log (default: in the state folder)", MOUNT, "FILE"),
     Option("log-level", one_of("debug", "info", "warning", "error"), "", "how much is logged",
-           ALL, "LEVEL"),
+           MOUNT, "LEVEL"),
     Option("config", folder, "", "another file than ~/.config/xnatfs/config.toml", LOGIN, "FILE",
            in_files=False),
 )  # fmt: skip

@@ -96,7 +96,7 @@ def _numbers(cells: dict[str, Any]) -> str:
     """``used 1.2 GB, files 17``: whatever a part of the mount counts."""
     texts = []
     for name, value in cells.items():
-        is_bytes = "byte" in name or name in ("size", "used", "limit")
+        is_bytes = "byte" in name or name in ("fetched", "served")
         shown = bytes_text(int(value)) if is_bytes and isinstance(value, int) else str(value)
         texts.append(f"{name.replace('_', ' ')} {shown}")
     return ", ".join(texts)

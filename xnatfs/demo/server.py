@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 import threading
 import time
@@ -34,6 +35,10 @@ _HEADER_LIMIT = 8192  # bytes, request line included
 _SWALLOWED = 2 << 20  # bytes of an unread body that are read away before the close (R§8)
 
 
+def _delay_of_environment() -> float:
+    return float(os.environ.get("XNATFS_DEMO_DELAY_MS") or 0) / 1000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions(SiteOptions):
     """How the server runs, and what its site does differently."""
@@ -44,8 +49,9 @@ class ServerOptions(SiteOptions):
     port: int = 0
     # Never anything but the loopback.
     host: str = "127.0.0.1"
-    # Seconds that every request waits before it is handled.
-    delay_s: float = 0.0
+    # Seconds that every request waits before it is handled. The default is taken from the
+    # environment, XNATFS_DEMO_DELAY_MS in milliseconds: all tests can be run on a slow line.
+    delay_s: float = field(default_factory=_delay_of_environment)
     # A file that gets a JSON line for each request.
     request_log: Path | None = None
     # "" or a path like "/xnat" below which everything lies.

@@ -6,7 +6,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cachetools import LRUCache
@@ -15,7 +15,6 @@ from xnatfs.errors import DiskFault
 from xnatfs.fs.openfile import Handle, OpenFile, Reading, Ways
 from xnatfs.fs.values import Caller, Opened
 from xnatfs.model.entities import Item, RemoteFile
-from xnatfs.model.versions import Version
 from xnatfs.waiting import Waiter
 
 # Files whose last told attributes, or whose kept pages, are remembered.
@@ -78,13 +77,44 @@ class Files:
         with self._mu:
             return self._by_key.get((resource.address, path))
 
-    def add(self, file: OpenFile) -> OpenFile:
-        """Put a file into the table; the one that is there already wins."""
+    def hold(self, resource: Item, path: str, make: Callable[[], OpenFile]) -> OpenFile:
+        """The file of this identity, made if need be; it stays until ``let_go``.
+
+        Between the look-up and the descriptor the last release of somebody else may come: what
+        is held does not end with it.
+        """
+        key = (resource.address, path)
         with self._mu:
-            winner = self._by_key.setdefault((file.resource.address, file.path), file)
-        if winner is not file:
+            file = self._by_key.get(key)
+            if file is not None:
+                file.holds += 1
+                return file
+        made = make()
+        with self._mu:
+            file = self._by_key.setdefault(key, made)
+            file.holds += 1
+        if file is not made:
+            made.give_up()
+            made.close()
+        return file
+
+    def let_go(self, file: OpenFile) -> None:
+        """A held file is needed no more; without a descriptor it ends, and pins nothing."""
+        with self._mu:
+            file.holds -= 1
+            ends = self._ends(file)
+        if ends:
             file.close()
-        return winner
+
+    def _ends(self, file: OpenFile) -> bool:
+        """Take a file out of the table unless somebody needs it. Called with ``_mu``."""
+        open_ = any(other is file for other, _ in self._handles.values())
+        if open_ or file.holds or (file.local_only and not file.given_up):
+            return False
+        key = (file.resource.address, file.path)
+        if self._by_key.get(key) is file:
+            del self._by_key[key]
+        return True
 
     def move(self, file: OpenFile, path: str, label: str) -> None:
         """The file is called ``path`` from now on."""
@@ -113,10 +143,8 @@ class Files:
     # -- handles
 
     def open_handle(self, file: OpenFile, path: str, flags: int, caller: Caller) -> Opened:
-        """A new descriptor of ``file``, opened as ``path``."""
+        """A new descriptor of a held file, opened as ``path``."""
         with self._mu:
-            # The file may have left the table between look-up and here.
-            self._by_key.setdefault((file.resource.address, file.path), file)
             number = next(self._numbers)
             self._handles[number] = (file, Handle(flags & ~os.O_CREAT, caller.pid))
             state = file.state
@@ -141,9 +169,13 @@ class Files:
 
     def changed(self, file: OpenFile) -> None:
         """The content changed: neither pages nor told attributes count any more."""
+        self.replaced(file.label)
+
+    def replaced(self, path: str) -> None:
+        """Another content is called ``path``: neither its pages nor told attributes count."""
         with self._mu:
-            self._pages.pop(file.label, None)
-            self._told.pop(file.label, None)
+            self._pages.pop(path, None)
+            self._told.pop(path, None)
 
     def release(self, handle: int, waiter: Waiter) -> None:
         """A descriptor is gone; with the last one the file ends, unless it lives here only."""
@@ -157,23 +189,11 @@ class Files:
             file.finish(waiter)
         with self._mu:
             del self._handles[handle]
-            open_ = any(other is file for other, _ in self._handles.values())
-            stays = open_ or (file.local_only and not file.given_up)
-            key = (file.resource.address, file.path)
-            if not stays and self._by_key.get(key) is file:
-                del self._by_key[key]
-        if not stays:
+            ends = self._ends(file)
+        if ends:
             file.close()
 
     def is_open(self, file: OpenFile) -> bool:
         """Whether a descriptor of the file exists."""
         with self._mu:
             return any(other is file for other, _ in self._handles.values())
-
-    def __iter__(self) -> Iterator[OpenFile]:
-        return iter(self.all())
-
-
-def pin(row: RemoteFile, size: int, modified: str) -> Version:
-    """The version that an open of ``row`` pins."""
-    return Version(row.resource_id, row.path, size, row.digest, "" if row.digest else modified)

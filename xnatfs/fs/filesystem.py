@@ -132,13 +132,20 @@ class FileSystem:
         if node.file is not None:
             version = parts.version(node.item, node.file, waiter)
             parts.rights.require_remove(node, version, waiter)
-            parts.delete(node.item, node.inner, path, waiter)
+            parts.delete(node.item, node.inner, version, path, waiter)
+            parts.files.replaced(path)
         elif file is not None:
-            if file.removes:
-                parts.delete(node.item, file.removes, path, waiter)
+            try:
+                if file.removes and file.base is not None:
+                    parts.delete(node.item, file.removes, file.base, path, waiter)
+            finally:
+                # When the server did not remove it, it is to be seen again under its own name.
                 parts.overlay.unhide(node.item, file.removes)
-            file.give_up()
-            parts.overlay.remove_file(node.item, node.inner)
+                file.give_up()
+                parts.overlay.remove_file(node.item, node.inner)
+                if not parts.files.is_open(file):
+                    parts.files.drop(file)
+                    file = None
         if file is not None and not parts.files.is_open(file):
             parts.files.drop(file)
 
@@ -236,19 +243,25 @@ class FileSystem:
         name_class = classify(name, made_by_mkstemp=mkstemp)
         if name_class is NameClass.REAL:
             check_new_file(inner)
-        new = OpenFile(
-            self._parts,
-            parent.item,
-            inner,
-            path,
-            None,
-            local_only=name_class is not NameClass.REAL,
-        )
-        file = self._parts.files.add(new)
-        self._parts.overlay.add_file(parent.item, inner)
-        node = Node(Kind.FILE, path, parent.chain, "files", inner)
-        self._parts.appearance.mark(node, Mark(mode=mode & 0o7777, mtime=time.time()))
-        return self._parts.files.open_handle(file, path, flags, caller)
+        base = renaming.reclaim(self._parts, parent.item, inner, waiter)
+        local_only = name_class is not NameClass.REAL
+
+        def make() -> OpenFile:
+            new = OpenFile(self._parts, parent.item, inner, path, base, local_only=local_only)
+            if base is not None:
+                new.begin_empty(waiter)
+            return new
+
+        file = self._parts.files.hold(parent.item, inner, make)
+        try:
+            if base is None:
+                self._parts.overlay.add_file(parent.item, inner)
+            node = Node(Kind.FILE, path, parent.chain, "files", inner)
+            mark = Mark(mode=mode & 0o7777, mtime=time.time())
+            self._parts.appearance.mark(node, mark)
+            return self._parts.files.open_handle(file, path, flags, caller)
+        finally:
+            self._parts.files.let_go(file)
 
     def read(self, handle: int, size: int, offset: int, waiter: Waiter) -> bytes:
         """Exactly ``size`` bytes, fewer only at the end of the file; else an error."""
@@ -412,14 +425,24 @@ class FileSystem:
 
     def _open(self, node: Node, flags: int, caller: Caller, waiter: Waiter) -> Opened:
         parts = self._parts
-        file = parts.files.find(node.item, node.inner)
-        if file is None:
+
+        def make() -> OpenFile:
             if node.file is None:
                 raise NotFound(f"{node.path} is gone")
             row = parts.files.row_to_pin(node.path, node.file)
             version = parts.version(node.item, row, waiter)
-            file = OpenFile(parts, node.item, node.inner, node.path, version)
-            file = parts.files.add(file)
+            return OpenFile(parts, node.item, node.inner, node.path, version)
+
+        file = parts.files.hold(node.item, node.inner, make)
+        try:
+            self._prepare(file, node, flags, waiter)
+            return parts.files.open_handle(file, node.path, flags, caller)
+        finally:
+            parts.files.let_go(file)
+
+    def _prepare(self, file: OpenFile, node: Node, flags: int, waiter: Waiter) -> None:
+        """Before an open: the right to write, and O_TRUNC."""
+        parts = self._parts
         if flags & os.O_ACCMODE != os.O_RDONLY:
             if file.base is not None:
                 parts.rights.require_change(node, file.base, waiter)
@@ -428,7 +451,6 @@ class FileSystem:
             if flags & os.O_TRUNC:
                 file.begin_empty(waiter)
                 self._changed(file)
-        return parts.files.open_handle(file, node.path, flags, caller)
 
     def _changed(self, file: OpenFile) -> None:
         self._parts.files.changed(file)

@@ -46,15 +46,23 @@ class Ways(Protocol):
         """A way to read a version."""
 
     def new_upload(
-        self, file: OpenFile, base: Version | None, old: Iterator[bytes] | None
+        self,
+        resource: Item,
+        path: str,
+        label: str,
+        base: Version | None,
+        old: Iterator[bytes] | None,
     ) -> Upload:
         """An upload in the spool, with ``old`` as its first content."""
+
+    def patient(self) -> Waiter:
+        """The waiter of work on a worker: as long as it moves."""
 
     def send(self, file: OpenFile, upload: Upload, waiter: Waiter) -> RemoteFile:
         """Send a sealed upload and see that the server holds it. On a worker."""
 
-    def submit(self, work: Callable[[Waiter], None], waiter: Waiter) -> Future[None]:
-        """Run on a worker with a waiter of its own, whose progress counts for ``waiter``."""
+    def submit(self, work: Callable[[], None]) -> Future[None]:
+        """Run on a worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +132,9 @@ class OpenFile:
         version: what the server has; None for a new file.
         local_only: never sent under this name (temporary names, desktops' files).
 
-    Threading: ``_turns`` guards ``_busy``: whoever changes the state, or the bytes in the spool,
-    takes the turn and may then wait for the network without a lock; readers take the state as
-    it is (one reference) and need none.
+    Threading: ``_turns`` guards ``_busy`` and ``_work``: whoever changes the state, or the bytes
+    in the spool, takes the turn and may then wait for the network without a lock; readers take
+    the state as it is (one reference) and need none.
     """
 
     def __init__(
@@ -146,18 +154,23 @@ class OpenFile:
         self.local_only = local_only
         # What the server has under this name, which our next upload replaces.
         self.base = version
-        # Removed while open: nothing more is sent, the content lives until the last release,
-        # and then this file of the server goes.
+        # Removed while open: nothing more is sent, the content lives until the last release …
+        self.removed = False
+        # … and then this file of the server goes, unless its name came back meanwhile.
         self.removes = ""
         # Nobody wants the content any more.
         self.given_up = False
+        # Opens and renames that are at work with it; ``files`` counts and guards them.
+        self.holds = 0
         self._turns = threading.Condition()
         self._busy = False
+        # The waiter of the sending that has the turn.
+        self._work: Waiter | None = None
         # Written to (not only created or truncated by an open): see ``flush``.
         self._written = False
         self._state: State
         if version is None:
-            self._state = Writing(ways.new_upload(self, None, None))
+            self._state = Writing(ways.new_upload(resource, path, label, None, None))
         else:
             self._state = Reading(version, ways.open_source(resource, version, label))
         self._sources: list[Source] = []
@@ -177,7 +190,7 @@ class OpenFile:
 
     @property
     def _unwanted(self) -> bool:
-        return self.given_up or bool(self.removes)
+        return self.given_up or self.removed
 
     @property
     def unsent(self) -> bool:
@@ -227,7 +240,7 @@ class OpenFile:
         state = self._state
         if isinstance(state, Reading):
             old = _pieces(state.source, min(keep, state.version.size), waiter)
-            upload = self._ways.new_upload(self, self.base, old)
+            upload = self._ways.new_upload(self.resource, self.path, self.label, self.base, old)
             self._sources.append(state.source)
         else:
             upload = state.upload
@@ -275,11 +288,12 @@ class OpenFile:
         """
         self._take_turn(waiter)
         try:
-            sent = self._ways.submit(self._send, waiter)
+            work = self._work = self._ways.patient()
+            sent = self._ways.submit(lambda: self._send(work))
         except BaseException:
             self._end_turn()
             raise
-        waiter.result(sent, f"the upload of {self.label}")
+        waiter.result(sent, f"the upload of {self.label}", work)
 
     def _send(self, waiter: Waiter) -> None:
         """On a worker, which owns the turn."""
@@ -311,23 +325,42 @@ class OpenFile:
             except XnatfsError as error:
                 log.error("%s: %s", self.label, error)
 
-    def readdress(self, base: Version | None, waiter: Waiter) -> None:
-        """The file got another name: what is in the spool goes there.
+    def readdress(self, path: str, label: str, base: Version | None, waiter: Waiter) -> None:
+        """The file is about to get another name: what is in the spool goes there.
 
         Args:
+            path: below ``files``.
+            label: path in the mount.
             base: the server's version under the new name, which it replaces; None: there is none.
             waiter: the limits of the caller's wait.
+
+        Raises: what the spool raises; nothing has changed then.
         """
         with self._turn(waiter):
             state = self._state
+            if not isinstance(state, Reading):
+                old = _pieces(SpoolSource(state.upload), state.upload.size, waiter)
+                upload = self._ways.new_upload(self.resource, path, label, base, old)
+                state.upload.done()
+                self._written = True
+                self._state = Writing(upload)
             self.base = base
+
+    def follow(self, copy: OpenFile, waiter: Waiter) -> None:
+        """The file is called as ``copy`` from now on, which the server has just got."""
+        with self._turn(waiter):
+            state = self._state
             if isinstance(state, Reading):
+                self._sources.append(state.source)
+                self.base, self._state = copy.base, copy.state
                 return
-            old = _pieces(SpoolSource(state.upload), state.upload.size, waiter)
-            upload = self._ways.new_upload(self, base, old)
-            state.upload.done()
-            self._written = True
-            self._state = Writing(upload)
+        self.readdress(copy.path, copy.label, copy.base, waiter)
+
+    def detach(self, waiter: Waiter) -> None:
+        """The server's file is about to be replaced: keep a copy for who still reads it here."""
+        with self._turn(waiter):
+            if isinstance(self._state, Reading):
+                self._writable(self.size, waiter)
 
     def give_up(self) -> None:
         """Its content is wanted no more (a local file was removed)."""
@@ -355,13 +388,19 @@ class OpenFile:
             self._end_turn()
 
     def _take_turn(self, waiter: Waiter) -> None:
+        def free() -> bool:
+            if self._work is not None:
+                waiter.follow(self._work)
+            return not self._busy
+
         with self._turns:
-            waiter.until(self._turns, lambda: not self._busy, self.label)
+            waiter.until(self._turns, free, self.label)
             self._busy = True
 
     def _end_turn(self) -> None:
         with self._turns:
             self._busy = False
+            self._work = None
             self._turns.notify_all()
 
 

@@ -43,6 +43,9 @@ T = TypeVar("T")
 # holds no connection.
 SPARE_WORKERS = 8
 
+# A DICOM file begins with 128 bytes of anything and this mark (DICOM PS3.10, 7.1).
+DICOM_MARK_AT, DICOM_MARK = 128, b"DICM"
+
 
 def store_key(server: str, account: str) -> str:
     """The folder of one server and account in the store.
@@ -90,10 +93,14 @@ class Parts:
 
     # -- waiting
 
+    def patient(self) -> Waiter:
+        """The waiter of work on a worker: as long as it moves."""
+        return Waiter(idle_s=self.settings.limits.io_timeout_s)
+
     def run(self, work: Callable[[Waiter], T], what: str, waiter: Waiter) -> T:
         """Do ``work`` on a worker and wait for it; an interrupted wait leaves it running."""
-        patient = waiter.for_worker(self.settings.limits.io_timeout_s)
-        return waiter.result(self.workers.submit(work, patient), what)
+        patient = self.patient()
+        return waiter.result(self.workers.submit(work, patient), what, patient)
 
     # -- openfile.Ways
 
@@ -125,22 +132,32 @@ class Parts:
         return self.downloads.open(version, fetch, label)
 
     def new_upload(
-        self, file: OpenFile, base: Version | None, old: Iterator[bytes] | None
+        self,
+        resource: Item,
+        path: str,
+        label: str,
+        base: Version | None,
+        old: Iterator[bytes] | None,
     ) -> Upload:
-        """An upload in the spool for a file."""
+        """An upload in the spool, with ``old`` as its first content."""
         target = Target(
             server=self.session.url,
             account=self.session.user,
-            labels=file.label,
-            resource=file.resource.address,
-            resource_id=file.resource.id,
-            path=file.path,
+            labels=label,
+            resource=resource.address,
+            resource_id=resource.id,
+            path=path,
         )
         return self.spool.new(target, base, old)
 
     def send(self, file: OpenFile, upload: Upload, waiter: Waiter) -> RemoteFile:
         """Seal and send an upload; the names show it at once."""
         upload.seal()
+        if upload.read(DICOM_MARK_AT, len(DICOM_MARK)) == DICOM_MARK:
+            log.warning(
+                "%s: DICOM that is written into the archive goes past the site's anonymisation",
+                file.label,
+            )
         row = self.uploader.send(upload, file.resource, waiter)
         self.listings.own_file(file.resource, file.path, row)
         self.overlay.remove_file(file.resource, file.path)
@@ -149,9 +166,9 @@ class Parts:
             self.sent_bytes += upload.size
         return row
 
-    def submit(self, work: Callable[[Waiter], T], waiter: Waiter) -> Future[T]:
-        """Run on a sender, as long as it moves; its progress counts for ``waiter``."""
-        return self.senders.submit(work, waiter.for_worker(self.settings.limits.io_timeout_s))
+    def submit(self, work: Callable[[], None]) -> Future[None]:
+        """Run on a sender."""
+        return self.senders.submit(work)
 
     # -- versions
 
@@ -188,27 +205,45 @@ class Parts:
 
     # -- deletes
 
-    def delete(self, resource: Item, path: str, label: str, waiter: Waiter) -> None:
+    def delete(
+        self, resource: Item, path: str, version: Version, label: str, waiter: Waiter
+    ) -> None:
         """Remove one file from the server, exactly, and look whether only that one is gone.
 
+        Args:
+            resource: whose file.
+            path: below ``files``.
+            version: the one that may be removed, by which the rights were judged.
+            label: path in the mount, for people.
+            waiter: the limits of the caller's wait.
+
         Raises: NotFound, NotPermitted, BadName (it cannot be addressed exactly), ServerFault.
+            Stale: another version stands there by now.
         """
         self.run(
-            lambda worker: self._delete(resource, path, label, worker),
+            lambda worker: self._delete(resource, path, version, label, worker),
             f"the removal of {label}",
             waiter,
         )
 
-    def _delete(self, resource: Item, path: str, label: str, waiter: Waiter) -> None:
+    def _delete(
+        self, resource: Item, path: str, version: Version, label: str, waiter: Waiter
+    ) -> None:
         with self.uploader.turn(resource.id, waiter):
+            asked = time.monotonic()
             before = self.archive.files(resource, waiter)
-            if not any(row.path == path for row in before):
-                self.listings.put_files(resource, before, time.monotonic())
-                raise NotFound(f"{label} is not on the server any more")
+            row = next((row for row in before if row.path == path), None)
+            if row is None or not self._still(resource, row, version, waiter):
+                self.listings.forget(resource)
+                self.listings.put_files(resource, before, asked)
+                if row is None:
+                    raise NotFound(f"{label} is not on the server any more")
+                raise Stale(f"{label} was changed on the server meanwhile; it is left there")
             self.archive.delete_file(resource, path, before, waiter)
             self.uploader.removed(resource, path)
             asked = time.monotonic()
             after = self.archive.files(resource, waiter)
+        self.overlay.keep_folders(resource, path)
         self.listings.put_files(resource, after, asked)
         left = {row.path for row in after}
         self.receipts.remove(resource.id, path)
@@ -217,6 +252,17 @@ class Parts:
             raise ServerFault(f"removing {label} also removed {', '.join(lost)}")
         if path in left:
             raise ServerFault(f"the server did not remove {label} although it said so")
+
+    def _still(self, resource: Item, row: RemoteFile, version: Version, waiter: Waiter) -> bool:
+        """Whether a row of a fresh listing is that version. On a worker."""
+        if row.size not in (None, version.size):
+            return False
+        if row.digest or version.digest:
+            return row.digest == version.digest
+        if not version.modified:
+            # Sent by this very open file to a server without digests: the size has to do.
+            return True
+        return self.archive.head(resource, row.path, waiter).modified == version.modified
 
     # -- the books
 

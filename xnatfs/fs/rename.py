@@ -46,14 +46,14 @@ def rename(
     name_class = classify(name)
     if name_class is NameClass.REAL:
         check_new_file(path)
-    base = _replaced(parts, target, waiter)
+    base = _replaced(parts, target, waiter) or reclaim(parts, resource, path, waiter)
     file = parts.files.find(resource, source.inner)
     if source.file is None:
         if file is None:
             raise AlreadyExists(f"{source.path} is on its way to the server")
         _move_local(parts, resource, file, path, label, name_class, base, waiter)
     elif name_class is NameClass.REMOVED:
-        _hide(parts, source, resource, file, path, label, waiter)
+        _hide(parts, source, resource, path, label, waiter)
     elif name_class is NameClass.REAL:
         _move_remote(parts, source, resource, path, label, base, waiter)
     else:
@@ -61,6 +61,20 @@ def rename(
             f"{source.path} is on the server and {name} is a name that never goes there: "
             "rename it to another name, or copy it"
         )
+
+
+def reclaim(parts: Parts, resource: Item, path: str, waiter: Waiter) -> Version | None:
+    """The name of a file that was removed while open comes back: one overwrite, and no gap.
+
+    Returns: the server's version, which whatever comes there replaces; None when there is none.
+    """
+    for file in parts.files.all():
+        if file.resource == resource and file.removes == path:
+            file.detach(waiter)
+            file.removes = ""
+            parts.overlay.unhide(resource, path)
+            return file.base
+    return None
 
 
 def _replaced(parts: Parts, target: Node | None, waiter: Waiter) -> Version | None:
@@ -90,12 +104,12 @@ def _move_local(
     waiter: Waiter,
 ) -> None:
     old = file.path
+    file.readdress(path, label, base, waiter)
     if base is None:
         parts.overlay.add_file(resource, path)
     parts.files.move(file, path, label)
     parts.appearance.move(resource, old, path)
     parts.overlay.remove_file(resource, old)
-    file.readdress(base, waiter)
     file.local_only = name_class is not NameClass.REAL
     if name_class is NameClass.REAL and not parts.files.is_open(file):
         try:
@@ -109,7 +123,6 @@ def _hide(
     parts: Parts,
     source: Node,
     resource: Item,
-    file: OpenFile | None,
     path: str,
     label: str,
     waiter: Waiter,
@@ -118,13 +131,18 @@ def _hide(
     assert source.file is not None
     version = parts.version(resource, source.file, waiter)
     parts.rights.require_remove(source, version, waiter)
-    if file is None:
-        file = parts.files.add(OpenFile(parts, resource, source.inner, source.path, version))
+    file = parts.files.hold(
+        resource,
+        source.inner,
+        lambda: OpenFile(parts, resource, source.inner, source.path, version),
+    )
     file.local_only = True
+    file.removed = True
     file.removes = source.inner
     parts.overlay.hide(resource, source.inner)
     parts.overlay.add_file(resource, path)
     parts.files.move(file, path, label)
+    parts.files.let_go(file)
 
 
 def _move_remote(
@@ -144,11 +162,7 @@ def _move_remote(
         file.send(waiter)
         version = file.base or version
     reading = OpenFile(parts, resource, source.inner, source.path, version)
-    copy = (
-        OpenFile(parts, resource, path, label, base)
-        if base
-        else OpenFile(parts, resource, path, label, None)
-    )
+    copy = OpenFile(parts, resource, path, label, base)
     try:
         copy.truncate(0, waiter)
         for offset in range(0, reading.size, MIB):
@@ -159,5 +173,10 @@ def _move_remote(
     finally:
         reading.close()
         copy.close()
+    # Neither pages nor attributes of what stood there before count any more.
+    parts.files.replaced(label)
     parts.appearance.move(resource, source.inner, path)
-    parts.delete(resource, source.inner, source.path, waiter)
+    parts.delete(resource, source.inner, version, source.path, waiter)
+    if file is not None:
+        parts.files.move(file, path, label)
+        file.follow(copy, waiter)

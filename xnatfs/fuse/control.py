@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from xnatfs.config import make_private
 from xnatfs.errors import BadReply, DiskFault, TimedOut
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ def write_record(state_folder: Path, record: Record) -> None:
     path = _record_path(state_folder, record)
     beside = path.with_suffix(".new")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(path.parent)
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             json.dump({"version": 1, **asdict(record)}, file, indent=1)
         os.replace(beside, path)
@@ -127,7 +128,7 @@ def run_folder(state_folder: Path) -> Path:
     base = next((Path(place) for place in candidates if _ours(place, uid)), state_folder / "run")
     folder = base / "xnatfs"
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(folder)
         if stat.S_IMODE(folder.stat().st_mode) & 0o077:
             folder.chmod(0o700)
     except OSError as error:
@@ -180,6 +181,7 @@ class Control:
         try:
             with _address(self.path) as address:
                 self._listener.bind(address)
+                os.chmod(self.path, 0o600)
             self._listener.listen(8)
         except OSError as error:
             raise DiskFault(f"cannot listen on {self.path}: {error}") from error

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from xnatfs import errors, logs
-from xnatfs.config import Settings
+from xnatfs.config import Settings, make_private
 from xnatfs.errors import DiskFault, FuseUnusable, XnatfsError
 from xnatfs.fs.filesystem import FileSystem
 from xnatfs.fuse import control, mounts, readiness
@@ -150,7 +150,7 @@ def _let_go(descriptors: set[int]) -> None:
 def _to_log(log_file: Path) -> int:
     """Send stdout and stderr to the log file and stdin to nowhere; returns the log's size."""
     try:
-        log_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(log_file.parent)
         target = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     except OSError as error:
         raise DiskFault(f"cannot write the log {log_file}: {error.strerror}") from error

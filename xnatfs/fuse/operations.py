@@ -86,7 +86,7 @@ def _no_attribute() -> OSError:
 
 # Operations that move bytes: they may last as long as bytes move. All others work on names and
 # have one total budget.
-_TRANSFERS = frozenset({"read", "write", "flush", "release", "truncate", "rename"})
+_TRANSFERS = frozenset({"read", "write", "flush", "release", "truncate", "rename", "fsync"})
 
 
 class Operations:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from xnatfs.config import make_private
 from xnatfs.errors import DiskFault, NoSpace
 from xnatfs.waiting import Waiter
 
@@ -62,7 +63,7 @@ class PrivateFolder:
             log.info("%s", error)
 
     def _replace(self, name: str, content: bytes) -> None:
-        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(self._path)
         beside = self._path / f".{name}.{secrets.token_hex(8)}"
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -100,7 +101,7 @@ class PrivateFolder:
         Raises: what the waiter raises while another process holds it.
         """
         try:
-            self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self._path)
             descriptor = os.open(self._path / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             log.info("%s: no lock: %s", self._path / name, error.strerror)

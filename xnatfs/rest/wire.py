@@ -54,14 +54,14 @@ class Body(Protocol):
 
 
 def whereabouts() -> str:
-    """Host and job, for the User-Agent and the server's record: ``host; job 4711_12``."""
+    """Host and job, for the User-Agent and the server's record: ``host, job 4711_12``."""
     host = re.sub(r"[^A-Za-z0-9._-]", "_", socket.gethostname()) or "host"
     job = next((os.environ[name] for name in _JOB_VARIABLES if os.environ.get(name)), "")
     array = os.environ.get("SLURM_ARRAY_JOB_ID", "")
     if array:
         job = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID', '')}"
     job = re.sub(r"[^A-Za-z0-9._\[\]-]", "_", job)
-    return _BROWSER_WORDS.sub("_", f"{host}; job {job}" if job else host)
+    return _BROWSER_WORDS.sub("_", f"{host}, job {job}" if job else host)
 
 
 def trusted_authorities() -> ssl.SSLContext:
@@ -263,6 +263,9 @@ class Wire:
         except BaseException:
             done()
             raise
+        if response.status_code not in faults.BUSY:
+            # An answer without a body is progress, too. "Busy" is none: it would be asked for ever.
+            waiter.progress()
         log.debug("%s: %d", what, response.status_code)
         return Reply(response, what, self.host, done)
 

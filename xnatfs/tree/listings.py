@@ -226,7 +226,7 @@ class Listings:
         what: str,
     ) -> Listing[Row]:
         with self._mu:
-            cached = self._cache.get(key)
+            cached = self._cached(key)
             if cached is not None and cached.asked >= not_before:
                 return cast("Listing[Row]", cached)
             asking = self._asking.get(key)
@@ -238,7 +238,14 @@ class Listings:
 
     def _holds(self, key: Hashable) -> bool:
         with self._mu:
-            return key in self._cache
+            return self._cached(key) is not None
+
+    def _cached(self, key: Hashable) -> Listing[object] | None:
+        """What is cached and young enough: a change of our own makes no listing younger."""
+        listing = self._cache.get(key)
+        if listing is None or time.monotonic() - listing.asked >= self._cache.ttl:
+            return None
+        return listing
 
     def _ask(
         self, key: Hashable, ask: Callable[[Waiter], Sequence[object]], since: float
@@ -251,7 +258,9 @@ class Listings:
                 return self._store(key, Listing(tuple(rows), since))
         finally:
             with self._mu:
-                if self._asking[key].since == since:
+                # A younger request may have taken the place, and may even be over.
+                asking = self._asking.get(key)
+                if asking is not None and asking.since == since:
                     del self._asking[key]
 
     def _store(self, key: Hashable, listing: Listing[object]) -> Listing[object]:

@@ -59,8 +59,14 @@ class Overlay:
             local = self._at(resource)
             local.files.add(path)
             local.gone.discard(path)
+        self.keep_folders(resource, path)
+
+    def keep_folders(self, resource: Item, path: str) -> None:
+        """The folders of a file stay when it goes, as everywhere."""
+        with self._mu:
+            folders = self._at(resource).folders
             while path := parent_of(path):
-                local.folders.add(path)
+                folders.add(path)
 
     def remove_file(self, resource: Item, path: str) -> None:
         """The file is on the server now, or given up."""

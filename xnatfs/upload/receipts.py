@@ -20,6 +20,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from cachetools import LRUCache
 
+from xnatfs.config import make_private
 from xnatfs.model.versions import Version
 from xnatfs.upload.disk import local_disk
 
@@ -101,7 +102,7 @@ class Receipts:
     def _append(self, resource_id: str, line: str) -> None:
         path = self._file(resource_id)
         with local_disk(f"the receipts {path}"):
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self._folder)
             fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 # The break before it parts it from a line that a crash has cut.

@@ -28,6 +28,7 @@ from xnatfs.errors import (
     XnatfsError,
 )
 from xnatfs.model.entities import Item, RemoteFile
+from xnatfs.rest.addresses import literal
 from xnatfs.rest.archive import Archive
 from xnatfs.rest.transfer import Sent, Transfer
 from xnatfs.upload.record import Base
@@ -98,8 +99,11 @@ class Sending:
         # The version that may be replaced; None: none.
         self._base = upload.record.base
         # Look before sending: what is replaced must still be there, and an answer that was lost
-        # may have been a success.
-        self._look = self._base is not None or upload.record.attempts > 0
+        # may have been a success; and an archive (a name that no address carries) may only hold
+        # names that a listing showed absent.
+        self._look = (
+            self._base is not None or upload.record.attempts > 0 or literal(self._path) is None
+        )
         # The name is taken on the server's disk by something that no listing shows.
         self._orphan = False
         # The server had it once: if it is gone now, somebody has removed it.
@@ -268,7 +272,8 @@ class Sending:
             raise self._nothing_stored()
         if self._is_ours(row) or (self._base is None and self._has_only_size(row)):
             return self._as_listed(row), True
-        log.warning(
+        log.log(
+            logging.WARNING if row.digest else logging.DEBUG,
             "%s: sent as %d bytes, MD5 %s; the server lists %s bytes, MD5 %s: comparing",
             self._labels,
             self._record.size,
@@ -278,11 +283,12 @@ class Sending:
         )
         found = self._compare(row)
         if found is Found.SAME:
-            log.warning(
-                "%s: the bytes are right, the catalog is not; ask the owner of the project to "
-                "refresh it",
-                self._labels,
-            )
+            if row.digest:
+                log.warning(
+                    "%s: the bytes are right, the catalog is not; ask the owner of the project "
+                    "to refresh it",
+                    self._labels,
+                )
             return self._as_listed(row), True
         if not self._cuts and self._base is not None and self._is_base(row, self._base):
             raise self._nothing_stored()

@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from xnatfs.config import MIB, SpoolSettings
+from xnatfs.config import MIB, SpoolSettings, make_private
 from xnatfs.errors import NoSpace, XnatfsError
 from xnatfs.model.versions import Version
 from xnatfs.upload.disk import local_disk, sync_folder
@@ -103,7 +103,7 @@ class Spool:
         owner = Owner.of_this_process(self._server, self._account, self._mount)
         root = self._settings.folder
         with local_disk(f"the spool {root}"):
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(root)
             # With its owner file from the first moment: others judge a folder by it.
             making = root / f"{MAKING}{owner.folder_name}-{secrets.token_hex(3)}"
             making.mkdir(mode=0o700)

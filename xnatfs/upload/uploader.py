@@ -63,7 +63,7 @@ class Uploader:
         limits: how long a send may be kept by what it finds wrong with others' files.
         on_listing: told every fresh listing of a resource's files.
 
-    Threading: ``_mu`` guards the debts and the times of listings. What happens to one resource
+    Threading: ``_mu`` guards the debts and what is known of listings. What happens to one resource
     happens in its turn (``Turns``), on the thread that has it.
     """
 
@@ -85,6 +85,9 @@ class Uploader:
         # Resource id → upload id → debt.
         self._debts: dict[str, dict[str, _Debt]] = {}
         self._listed: dict[str, float] = {}
+        # Resources in which the server gave the last file that we sent a digest. Where it gives
+        # none, the time of a listed file is its version, and a HEAD for the size is no proof.
+        self._digests: set[str] = set()
 
     def send(self, upload: Upload, resource: Item, waiter: Waiter) -> RemoteFile:
         """Send an upload that is SEALED, or FAILED after it was sealed.
@@ -155,10 +158,10 @@ class Uploader:
                 self._pay(debt, row)
 
     def removed(self, resource: Item, path: str) -> None:
-        """We removed a file ourselves: its MD5 will never be seen. The turn is the caller's."""
+        """We have removed a file of a resource whose turn is ours: its MD5 is owed no more."""
         for debt in self._owed_on(resource):
             if debt.record.target.path == path:
-                self._close(debt)
+                self._settled(debt)
 
     def owed(self) -> int:
         """How many files the server has taken whose MD5 was not seen yet."""
@@ -190,7 +193,8 @@ class Uploader:
 
     def _listed_lately(self, resource: Item) -> bool:
         with self._mu:
-            return time.monotonic() - self._listed.get(resource.id, -60.0) < LISTING_EVERY_S
+            lately = time.monotonic() - self._listed.get(resource.id, -60.0) < LISTING_EVERY_S
+            return lately and resource.id in self._digests
 
     def _list(self, resource: Item, waiter: Waiter) -> list[RemoteFile]:
         """A fresh listing, which pays what it proves."""
@@ -226,6 +230,10 @@ class Uploader:
             # The file is where it belongs; only its protection is stricter than it need be.
             log.warning("no receipt for %s: %s", record.target.labels, error)
         with self._mu:
+            if seen and stored.digest:
+                self._digests.add(debt.resource.id)
+            elif seen:
+                self._digests.discard(debt.resource.id)
             self._debts.setdefault(debt.resource.id, {})[record.id] = debt
         if seen:
             self._pay(debt, stored)
@@ -240,9 +248,9 @@ class Uploader:
 
     def _pay(self, debt: _Debt, row: RemoteFile) -> None:
         log.debug("%s is on the server: %s", debt.record.target.labels, row)
-        self._close(debt)
+        self._settled(debt)
 
-    def _close(self, debt: _Debt) -> None:
+    def _settled(self, debt: _Debt) -> None:
         with self._mu:
             self._debts.get(debt.resource.id, {}).pop(debt.record.id, None)
             if not self._debts.get(debt.resource.id):
