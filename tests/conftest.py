@@ -26,6 +26,24 @@ from xnatfs.rest.login import Credentials
 from xnatfs.waiting import Waiter
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("xnat", "the acceptance tests against a real XNAT")
+    group.addoption("--xnat", metavar="URL", help="run the acceptance tests on this XNAT, no other")
+    group.addoption("--xnat-user", metavar="NAME", help="who may create and delete projects there; "
+                    "the password is in XNAT_PASS or a netrc file")  # fmt: skip
+    group.addoption("--xnat-reader", metavar="NAME", help="another account without rights there; "
+                    "the password is in XNAT_READER_PASS or a netrc file")  # fmt: skip
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``--xnat`` only what can be asked of any XNAT is left."""
+    if not config.getoption("--xnat"):
+        return
+    kept = [item for item in items if "acceptance" in item.path.parts]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
 @pytest.fixture(scope="session")
 def small_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small sample archive on disk, made once."""

@@ -51,8 +51,9 @@ def test_full_series_is_one_volume(full, tmp_path):
 
 def test_serve_in_a_process_of_its_own(tmp_path):
     code = (
-        "from pathlib import Path; from xnatfs.demo.serve import serve; import sys;"
-        f"sys.exit(serve(Path({str(tmp_path / 'r')!r}), 0, sample='small'))"
+        "from pathlib import Path; from xnatfs.demo.serve import *; import sys;"
+        f"options = ServerOptions(root=Path({str(tmp_path / 'r')!r}), sample='small');"
+        "sys.exit(serve(options, []))"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=Path.cwd(),

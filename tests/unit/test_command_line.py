@@ -68,7 +68,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
         (["https://a.b", "/x", "-o", "bogus"], "xnatfs: -o: unknown option 'bogus'\n"),
         (["umount", "/x", "--wait", "long"],
          "xnatfs: --wait: a time is given in seconds, or as 15m, 12h or 30d\n"),
-        (["demo", "--port", "1"], "xnatfs: --port and --root belong to --serve\n"),
+        (["demo", "--port", "1"], "xnatfs: --port belongs to --serve\n"),
     ],
 )  # fmt: skip
 def test_wrong_usage_is_one_line_and_2(

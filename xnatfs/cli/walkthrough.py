@@ -23,7 +23,7 @@ from pathlib import Path
 
 from xnatfs.cli.plainrest import PlainRest, case_scans
 from xnatfs.cli.shown import bytes_text, count_text
-from xnatfs.errors import XnatfsError
+from xnatfs.errors import ServerFault, XnatfsError
 from xnatfs.fuse import mounts, readiness
 
 # The look-alike's owner; the password is the name, and no secret.
@@ -73,10 +73,8 @@ def walk(case: Path | None) -> None:
         for name in ("archive", "results", "xnat"):
             (folder / name).mkdir()
         shell = _Shell(folder)
-        with _server(shell, folder / "archive", sample="full" if case is None else "none") as url:
+        with _server(shell, folder / "archive", case) as url:
             rest = PlainRest(url, _USER, _USER)
-            if case is not None:
-                _load(rest, job, case)
             shell.say(f"export XNAT_USER={_USER} XNAT_PASS={_USER}")
             with _mount(shell, url, folder / "xnat") as place:
                 scanned = _convert(shell, converter, place, job, folder / "results")
@@ -161,12 +159,14 @@ def _converter() -> str:
 
 
 @contextmanager
-def _server(shell: _Shell, root: Path, *, sample: str) -> Iterator[str]:
+def _server(shell: _Shell, root: Path, case: Path | None) -> Iterator[str]:
     """The look-alike server in a process of its own; yields its URL."""
-    words = ("xnatfs", "demo", "--serve", "--root", str(root))
+    words = ["xnatfs", "demo", "--serve", "--root", str(root)]
+    if case is not None:
+        words += ["--sample", "none", "--case", str(case)]
     shell.say(f"{shlex.join(words)} &")
     with subprocess.Popen(
-        [*_real(words), "--sample", sample],
+        _real(tuple(words)),
         env=shell.environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -203,10 +203,21 @@ def _mount(shell: _Shell, url: str, place: Path) -> Iterator[Path]:
                 mounts.unmount(place, lazy=True)
 
 
-def _load(rest: PlainRest, job: Job, case: Path) -> None:
-    """Put a real session into the archive, by plain REST."""
-    scans = case_scans(case)
-    print(f"loading {count_text(len(scans), 'scan')} of {case} into the archive", flush=True)
+def load_case(url: str, case: Path) -> None:
+    """Put a real session into a look-alike's archive, by plain REST; not a second time.
+
+    Args:
+        url: of the server.
+        case: a folder with ``scans/N_TYPE/DICOM/*.dcm``.
+
+    Raises: XnatfsError.
+    """
+    job, rest, scans = CASE, PlainRest(url, _USER, _USER), case_scans(case)
+    with suppress(ServerFault):
+        if rest.files(f"{job.session_path}/scans/{scans[-1][0]}/resources/DICOM"):
+            return
+    told = f"loading {count_text(len(scans), 'scan')} of {case} into the archive"
+    print(told, file=sys.stderr, flush=True)
     rest.make(f"/projects/{job.project}")
     rest.make(f"/projects/{job.project}/subjects/{job.subject}")
     rest.make(job.session_path, "xsiType=xnat:mrSessionData")

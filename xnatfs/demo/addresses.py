@@ -6,22 +6,15 @@ the URL answers. Every other verb wants exactly one match, else 404.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from urllib.parse import unquote_plus
 from xml.sax.saxutils import escape
 
 from xnatfs.demo import holders
 from xnatfs.demo.holders import Holder
-from xnatfs.demo.objects import (
-    Experiment,
-    Project,
-    Reconstruction,
-    Resource,
-    Scan,
-    Subject,
-    Tables,
-)
+from xnatfs.demo.objects import Experiment, Project, Reconstruction, Resource, Scan, Subject, Tables
 from xnatfs.demo.rights import Rights
 from xnatfs.demo.users import User
 from xnatfs.demo.wire import Refusal
@@ -174,6 +167,7 @@ class Addresses:
                 own.append(holders.of_session(row))
                 wide += holders.whole_session(self._tables, row)
         single = f"{base}/experiments/{rows[0].id}" if len(rows) == 1 else ""
+        wide.sort(key=_anyhow)
         return Target(tuple(own), tuple(wide), single, whole_session=True)
 
     def _below(
@@ -188,34 +182,23 @@ class Addresses:
         """Holders below the session with their relative address; None if the URL ends there."""
         role = variables.get("TYPE", "out")
         shown = f"/{role}" if "TYPE" in variables else ""
+        found: list[tuple[Holder, str]] = []
         if "SCAN" in variables:
-            scans = self.scans(variables, sessions)
-            _one(scans, "scan", strict=strict)
-            return [
-                (holders.of_scan(session, scan), f"/experiments/{session.id}/scans/{scan.id}")
-                for session, scan in scans
-            ]
-        if "RECON" in variables:
-            recons = self.reconstructions(variables, sessions)
-            _one(recons, "reconstruction", strict=strict)
-            return [
-                (
-                    holders.of_reconstruction(session, recon, role),
-                    f"/experiments/{session.id}/reconstructions/{recon.id}{shown}",
-                )
-                for session, recon in recons
-            ]
-        if "A" in variables:
-            assessors = self.assessors(variables, user, sessions, project)
-            _one(assessors, "assessor", strict=strict)
-            return [
-                (
-                    holders.of_assessor(session, row, role),
-                    f"/experiments/{session.id}/assessors/{row.id}{shown}",
-                )
-                for session, row in assessors
-            ]
-        return None
+            for session, scan in self.scans(variables, sessions):
+                place = f"/experiments/{session.id}/scans/{scan.id}"
+                found.append((holders.of_scan(session, scan), place))
+        elif "RECON" in variables:
+            for session, recon in self.reconstructions(variables, sessions):
+                place = f"/experiments/{session.id}/reconstructions/{recon.id}{shown}"
+                found.append((holders.of_reconstruction(session, recon, role), place))
+        elif "A" in variables:
+            for session, row in self.assessors(variables, user, sessions, project):
+                place = f"/experiments/{session.id}/assessors/{row.id}{shown}"
+                found.append((holders.of_assessor(session, row, role), place))
+        else:
+            return None
+        _one(found, "part of the experiment", strict=strict)
+        return found
 
     def resources(
         self, named: str, level: tuple[Holder, ...], user: User
@@ -263,17 +246,14 @@ class Addresses:
         return self._rights.may_in(user, verb, project)
 
 
-def _one(
-    found: list[Experiment]
-    | list[tuple[Experiment, Scan]]
-    | list[tuple[Experiment, Reconstruction]]
-    | list[tuple[Experiment, Experiment]],
-    what: str,
-    *,
-    strict: bool,
-) -> None:
+def _one(found: Sized, what: str, *, strict: bool) -> None:
     if strict and len(found) != 1:
         raise Refusal(404, f"Unable to identify {what}.")
+
+
+def _anyhow(holder: Holder) -> int:
+    """The order of `all=true` listings, which is not defined: on no account a sensible one."""
+    return zlib.crc32(holder.owner.encode())
 
 
 def _scan_matches(scan: Scan, token: str) -> bool:

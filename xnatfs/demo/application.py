@@ -14,7 +14,7 @@ from xnatfs.demo.deletes import Deletes
 from xnatfs.demo.directory import Directory
 from xnatfs.demo.experiments import Experiments
 from xnatfs.demo.files import Files
-from xnatfs.demo.gate import Gate, login_page
+from xnatfs.demo.gate import Gate, csrf_token, is_browser, login_page
 from xnatfs.demo.lists import Lists
 from xnatfs.demo.parts import Parts
 from xnatfs.demo.projects import Projects
@@ -56,6 +56,7 @@ class Knock:
     headers: Mapping[str, str]
     base: str
     body: Body = field(default_factory=NoBody)
+    conflict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Application:
             return Answer(entry, "")
         request = Request(
             knock.verb, path, Query(query), knock.headers, knock.body, entry.user, entry.session,
-            knock.base,
+            knock.base, knock.conflict,
         )  # fmt: skip
         if request.verb == "POST" and request.query.has("method"):
             request = replace(request, verb=request.query.get("method").upper())
@@ -111,13 +112,18 @@ class Application:
             return Reply(body=login_page(self._context_path), media_type="text/html")
         for mount in ("/data", "/REST"):
             if path.startswith(f"{mount}/"):
-                self._check_reason(request)
+                self._check_change(request)
                 return self._router.answer(request, path.removeprefix(mount))
         raise Refusal(404)
 
-    def _check_reason(self, request: Request) -> None:
-        changing = request.verb in ("PUT", "POST", "DELETE") and not _NO_CHANGE.match(request.path)
-        if changing and self._site.options.require_reason and not request.query.get("event_reason"):
+    def _check_change(self, request: Request) -> None:
+        """Refuse changes without a reason where one is wanted, and those of strange pages (R§6)."""
+        if request.verb not in ("PUT", "POST", "DELETE") or _NO_CHANGE.match(request.path):
+            return
+        proved = request.query.get("XNAT_CSRF") == csrf_token(request.session)
+        if is_browser(request.headers.get("user-agent", "")) and not proved:
+            raise Refusal(500, "INVALID CSRF")
+        if self._site.options.require_reason and not request.query.get("event_reason"):
             raise Refusal(403, "A justification for the change is required (event_reason).")
 
 
@@ -154,17 +160,15 @@ def _object_routes(router: Router, site: Site) -> None:
     router.add(f"{_P}/subjects", get=lists.subjects, post=subjects.post)
     for place in ("/subjects/{S}", _S):
         router.add(place, get=subjects.get, put=subjects.put, delete=subjects.delete)
-        router.add(f"{place}/projects", get=sharing.subject_projects)
-        router.add(f"{place}/projects/{{TO}}", put=sharing.share_subject,
-                   delete=sharing.unshare_subject)  # fmt: skip
+        router.add(f"{place}/projects", get=sharing.homes)
+        router.add(f"{place}/projects/{{TO}}", put=sharing.share, delete=sharing.unshare)
     router.add("/experiments", get=lists.all_experiments)
     router.add(f"{_P}/experiments", get=lists.experiments)
     router.add(f"{_S}/experiments", get=lists.experiments, post=sessions.post)
     for place in (_FLAT, _MIDDLE, _DEEP):
         router.add(place, get=sessions.get, put=sessions.put, delete=sessions.delete)
-        router.add(f"{place}/projects", get=sharing.experiment_projects)
-        router.add(f"{place}/projects/{{TO}}", put=sharing.share_experiment,
-                   delete=sharing.unshare_experiment)  # fmt: skip
+        router.add(f"{place}/projects", get=sharing.homes)
+        router.add(f"{place}/projects/{{TO}}", put=sharing.share, delete=sharing.unshare)
     for place in (_FLAT, _MIDDLE):
         router.add(f"{place}/DIR", get=folder.get)
 
@@ -183,7 +187,7 @@ def _part_routes(router: Router, site: Site) -> None:
         router.add(f"{place}/assessors", get=lists.assessors)
         router.add(f"{place}/assessors/{{A}}", get=sessions.get, put=sessions.put_assessor,
                    delete=sessions.delete)  # fmt: skip
-        router.add(f"{place}/assessors/{{A}}/projects", get=sharing.experiment_projects)
+        router.add(f"{place}/assessors/{{A}}/projects", get=sharing.homes)
 
 
 def _resource_routes(router: Router, site: Site) -> None:

@@ -3,13 +3,15 @@
     archive/PROJ/arc001/SESSION/{SCANS/4/DICOM, RESOURCES/QC, ASSESSORS/A/out/R, PROCESSED/X/R}
     archive/PROJ/subjects/SUBJECT/R, archive/PROJ/resources/R
 
-Knows resources and catalogs, not users or HTTP.
+Knows resources and catalogs, not users.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -19,7 +21,10 @@ from pathlib import Path
 from xnatfs.demo.catalog import Catalog, CatalogStore, Entry
 from xnatfs.demo.holders import Holder
 from xnatfs.demo.objects import Resource, Tables, timestamp
+from xnatfs.demo.order import Ordered
+from xnatfs.demo.wire import Request
 
+_ORDERED_AT = 1617910125.0  # mtime of files on order: 2021-04-08 19:28:45 UTC
 REFRESH_STEPS = ("append", "delete", "checksum", "populateStats")
 
 
@@ -30,11 +35,18 @@ class Archive:
     parses the whole catalog for every request on a resource (R§3.3).
 
     Threading: rows are guarded by the tables' lock, catalogs by their store's optimistic check;
+    `_settling` lets one thread at a time put ordered files on disk;
     the files themselves are not locked, as in XNAT.
     """
 
     def __init__(
-        self, root: Path, tables: Tables, *, checksums: bool, entry_cost_s: float = 0.0
+        self,
+        root: Path,
+        tables: Tables,
+        *,
+        checksums: bool,
+        entry_cost_s: float = 0.0,
+        ordered: Ordered | None = None,
     ) -> None:
         self.root = root
         self.spool = root / "tmp"
@@ -43,6 +55,8 @@ class Archive:
         self._tables = tables
         self._catalogs = CatalogStore()
         self._entry_cost_s = entry_cost_s
+        self._ordered = ordered
+        self._settling = threading.RLock()
 
     def directory(self, resource: Resource) -> Path:
         """Where a resource's files lie."""
@@ -54,10 +68,20 @@ class Archive:
 
     def catalog(self, resource: Resource) -> Catalog:
         """The catalog as it is on disk now."""
-        catalog = self._catalogs.read(self.catalog_path(resource))
+        ordered = self._virtual(resource)
+        if ordered is not None:
+            catalog = Catalog(ordered.entries(resource.id))
+        else:
+            catalog = self._catalogs.read(self.catalog_path(resource))
         if self._entry_cost_s:
             time.sleep(self._entry_cost_s * len(catalog.entries))
         return catalog
+
+    def base(self, resource: Resource, request: Request) -> Catalog:
+        """The catalog that a change starts from; on a scripted conflict no rewrite will fit it."""
+        self.settle(resource)
+        catalog = self.catalog(resource)
+        return replace(catalog, md5="rewritten by another") if request.conflict else catalog
 
     def rewrite(self, resource: Resource, entries: Iterable[Entry], base: Catalog) -> None:
         """Replace the catalog that was read as `base`. Raises CatalogConflictError."""
@@ -70,8 +94,39 @@ class Archive:
     def stored(self, resource: Resource, path: str) -> Path | None:
         """The file with the bytes of an entry; `NAME.gz` stands in for a missing NAME (R§3.3)."""
         place = self.file(resource, path)
-        found = (it for it in (place, place.with_name(place.name + ".gz")) if it.is_file())
-        return next(found, None)
+        for it in (place, place.with_name(place.name + ".gz")):
+            if it.is_file():
+                return it
+        with self._settling:  # nobody may write there meanwhile
+            ordered = self._virtual(resource)
+            if ordered is None:
+                return None
+            return self._made(place, ordered.content(resource.id, path))
+
+    def _virtual(self, resource: Resource) -> Ordered | None:
+        """Where catalog and files come from as long as nobody changed the resource."""
+        if self._ordered is None or resource.id not in self._ordered:
+            return None
+        return None if self.catalog_path(resource).exists() else self._ordered
+
+    def _made(self, place: Path, content: bytes) -> Path:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        fresh = place.with_name(f".~new-{threading.get_ident()}-{place.name}")
+        fresh.write_bytes(content)
+        os.utime(fresh, (_ORDERED_AT, _ORDERED_AT))
+        return fresh.rename(place)
+
+    def settle(self, resource: Resource) -> None:
+        """Put all of an ordered resource on disk, before something of it changes."""
+        with self._settling:
+            ordered = self._virtual(resource)
+            if ordered is None:
+                return
+            entries = ordered.entries(resource.id)
+            for entry in entries:
+                self.stored(resource, entry.uri)
+            self._tables.resources.put(resource)
+            self.rewrite(resource, entries, Catalog())
 
     def size(self, resource: Resource, entry: Entry) -> str:
         """SIZE of the catalog, else the length on disk, else "" (R§2.6)."""
@@ -142,6 +197,7 @@ class Archive:
     def refresh(self, resource: Resource, steps: Iterable[str], user: str) -> None:
         """Bring catalog and disk together: append, delete, checksum, populateStats (R§7)."""
         steps = tuple(steps)
+        self.settle(resource)
         base = self.catalog(resource)
         entries = list(base.entries)
         if "delete" in steps:

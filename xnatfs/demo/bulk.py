@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import tarfile
 import time
+import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from struct import pack
+from typing import IO, cast
 
 from xnatfs.demo.holders import Holder
-from xnatfs.demo.objects import Resource
+from xnatfs.demo.objects import Project, Resource
 from xnatfs.demo.wire import Query, Reply
 
 FORMATS = {
@@ -24,8 +25,7 @@ FORMATS = {
     "tar.gz": ("tar.gz", "application/x-gtar"),
 }
 _PIECE = 1 << 19  # bytes handed to the front at once
-_ZIP64_FROM = 0xFFFFFFFF
-_STORED, _DEFLATED = 0, 8
+_ZIP64_FROM = 0x7FFFFFFF
 
 
 def format_of(query: Query) -> str:
@@ -53,6 +53,7 @@ class Naming:
     def name(self, holder: Holder, resource: Resource, path: str) -> str:
         """The entry's name for a file of a resource."""
         label = resource.label or resource.id
+        path = self._replaced(holder, path)
         if self._structure == "legacy":
             return "/".join(resource.directory.split("/")[3:]) + f"/{path}"
         if self._structure == "simplified":
@@ -64,11 +65,22 @@ class Naming:
             return f"{holder.entry}{suffix}/{label}/{path}"
         return f"{holder.entry}{suffix}/resources/{label}/files/{path}"
 
+    def _replaced(self, holder: Holder, path: str) -> str:
+        """The path as ids in it come out: they are replaced by labels everywhere (R§3.4)."""
+        guard = holder.guard
+        if not isinstance(guard, Project):
+            path = path.replace(guard.id, guard.label)
+        if holder.category != "scans" or not self._through_scans or self._structure:
+            return path
+        named = holder.cat_id + holder.entry_suffix
+        return "/".join(named if it == holder.cat_id else it for it in path.split("/"))
+
 
 def reply(members: Sequence[Member], bulk_format: str, label: str, query: Query) -> Reply:
     """The streamed answer with all members."""
     if bulk_format == "zip":
-        method = _DEFLATED if query.get("compression", "0") == "8" else _STORED
+        is_packed = query.get("compression", "0") == "8"
+        method = zipfile.ZIP_DEFLATED if is_packed else zipfile.ZIP_STORED
         pieces = zipped(members, method)
     elif bulk_format == "tar":
         pieces = tarred(members)
@@ -136,51 +148,54 @@ def _gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
     yield packer.flush()
 
 
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    """What the central directory needs of an entry that was written."""
+class _Sink:
+    """What zipfile writes to: it cannot be sought in, and is emptied piece by piece."""
 
-    name: bytes
-    method: int
-    stamp: bytes
-    crc: int
-    packed: int
-    size: int
-    offset: int
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def write(self, piece: bytes) -> int:
+        self._held += piece
+        return len(piece)
+
+    def flush(self) -> None:
+        pass
+
+    def taken(self) -> bytes:
+        piece = bytes(self._held)
+        self._held.clear()
+        return piece
 
 
 def zipped(members: Sequence[Member], method: int) -> Iterator[bytes]:
     """A zip stream; ZIP64 where sizes or offsets ask for it."""
-    placed: list[_Placed] = []
-    offset = 0
+    sink = _Sink()
+    packed = zipfile.ZipFile(cast(IO[bytes], sink), "w", method)
+    out = cast(IO[bytes], packed.fp)  # it counts what is written
     for member in members:
-        stamp = _dos_time(member.place.stat().st_mtime)
-        name = member.name.encode()
-        if method == _STORED:
-            crc, size = _sum(member.place)
-            entry = _Placed(name, method, stamp, crc, size, size, offset)
-            yield _local_header(entry, flags=0x800)
-            yield from _exactly(member.place, size)
-            written = len(_local_header(entry, flags=0x800)) + size
+        state = member.place.stat()
+        moment = max(time.gmtime(state.st_mtime)[:6], (1980, 1, 1, 0, 0, 0))
+        info = zipfile.ZipInfo(member.name, moment)
+        info.compress_type, info.create_system = method, 0
+        if method == zipfile.ZIP_STORED:
+            # By hand: zipfile would put size and CRC behind the bytes, XNAT has them before.
+            info.header_offset = out.tell()
+            info.CRC, info.file_size = _sum(member.place)
+            info.compress_size = info.file_size
+            out.write(info.FileHeader())
+            for piece in _exactly(member.place, info.file_size):
+                out.write(piece)
+                yield sink.taken()
+            packed.filelist.append(info)
+            packed.start_dir = out.tell()
         else:
-            start = _Placed(name, method, stamp, 0, 0, 0, offset)
-            header = _local_header(start, flags=0x808)
-            yield header
-            packer = zlib.compressobj(-1, zlib.DEFLATED, -15)
-            crc = size = packed = 0
-            for piece in _read(member.place):
-                crc, size = zlib.crc32(piece, crc), size + len(piece)
-                out = packer.compress(piece)
-                packed += len(out)
-                yield out
-            out = packer.flush()
-            packed += len(out)
-            yield out + pack("<IIII", 0x08074B50, crc, packed, size)
-            entry = _Placed(name, method, stamp, crc, packed, size, offset)
-            written = len(header) + packed + 16
-        placed.append(entry)
-        offset += written
-    yield _central(placed, offset)
+            with packed.open(info, "w", force_zip64=state.st_size >= _ZIP64_FROM) as entry:
+                for piece in _read(member.place):
+                    entry.write(piece)
+                    yield sink.taken()
+    packed.comment = b""  # so that the central directory is written whatever was done above
+    packed.close()
+    yield sink.taken()
 
 
 def _sum(place: Path) -> tuple[int, int]:
@@ -188,49 +203,3 @@ def _sum(place: Path) -> tuple[int, int]:
     for piece in _read(place):
         crc, size = zlib.crc32(piece, crc), size + len(piece)
     return crc, size
-
-
-def _dos_time(mtime: float) -> bytes:
-    moment = time.gmtime(mtime)
-    day = (max(moment.tm_year, 1980) - 1980) << 9 | moment.tm_mon << 5 | moment.tm_mday
-    clock = moment.tm_hour << 11 | moment.tm_min << 5 | moment.tm_sec // 2
-    return pack("<HH", clock, day)
-
-
-def _local_header(entry: _Placed, *, flags: int) -> bytes:
-    size, extra = entry.size, b""
-    if size >= _ZIP64_FROM:
-        extra = pack("<HHQQ", 1, 16, size, size)
-        size = _ZIP64_FROM
-    return (
-        pack("<IHHH", 0x04034B50, 45 if extra else 20, flags, entry.method)
-        + entry.stamp
-        + pack("<IIIHH", entry.crc, size, size, len(entry.name), len(extra))
-        + entry.name
-        + extra
-    )
-
-
-def _central(placed: Sequence[_Placed], start: int) -> bytes:
-    out = bytearray()
-    for entry in placed:
-        wide = [value for value in (entry.size, entry.packed, entry.offset) if value >= _ZIP64_FROM]
-        extra = pack("<HH", 1, 8 * len(wide)) + b"".join(pack("<Q", it) for it in wide)
-        extra = extra if wide else b""
-        flags = 0x808 if entry.method == _DEFLATED else 0x800
-        out += pack("<IHHHH", 0x02014B50, 20, 45 if wide else 20, flags, entry.method)
-        out += entry.stamp
-        out += pack(
-            "<IIIHHHHHII", entry.crc, min(entry.packed, _ZIP64_FROM), min(entry.size, _ZIP64_FROM),
-            len(entry.name), len(extra), 0, 0, 0, 0, min(entry.offset, _ZIP64_FROM),
-        )  # fmt: skip
-        out += entry.name + extra
-    count, size = len(placed), len(out)
-    if count >= 0xFFFF or start >= _ZIP64_FROM:
-        out += pack("<IQHHIIQQQQ", 0x06064B50, 44, 45, 45, 0, 0, count, count, size, start)
-        out += pack("<IIQI", 0x07064B50, 0, start + size, 1)
-    out += pack(
-        "<IHHHHIIH", 0x06054B50, 0, 0, min(count, 0xFFFF), min(count, 0xFFFF),
-        size, min(start, _ZIP64_FROM), 0,
-    )  # fmt: skip
-    return bytes(out)

@@ -43,6 +43,7 @@ class Entry:
     modified_time: str = ""
     modified_by: str = ""
     modified_event: str = ""
+    relative_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +102,14 @@ def _render_entry(entry: Entry) -> str:
     )
     attributes += f" cachePath={quoteattr(entry.uri)}"
     inner = ""
-    if entry.size:
-        inner = (
-            '\n\t\t\t<cat:metaFields><cat:metaField name="SIZE">'
-            f"{entry.size}</cat:metaField></cat:metaFields>"
+    notes = {"RELATIVE_PATH": entry.relative_path, "SIZE": entry.size}
+    if any(notes.values()):
+        fields = "".join(
+            f'<cat:metaField name="{name}">{_escaped(value)}</cat:metaField>'
+            for name, value in notes.items()
+            if value
         )
+        inner = f"\n\t\t\t<cat:metaFields>{fields}</cat:metaFields>"
     if entry.tags:
         tags = "".join(f"<cat:tag>{_escaped(tag)}</cat:tag>" for tag in entry.tags)
         inner += f"\n\t\t\t<cat:tags>{tags}</cat:tags>"
@@ -162,10 +166,7 @@ class CatalogStore:
             fresh.write_bytes(text)
             os.replace(fresh, path)
             state = path.stat()
-            self._parsed[path] = (
-                (state.st_mtime_ns, state.st_ino),
-                Catalog(entries, _md5(text)),
-            )
+            self._parsed[path] = ((state.st_mtime_ns, state.st_ino), Catalog(entries, _md5(text)))
 
 
 def _md5(data: bytes) -> str:

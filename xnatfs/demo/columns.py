@@ -7,14 +7,13 @@ its lower-case name.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from xnatfs.demo.objects import Experiment, Reconstruction, Scan, Subject, Tables, label_in
 from xnatfs.demo.wire import Query
 
 Row = dict[str, str]
-Getter = Callable[[], str]
 
 _SESSION_TYPES = ("mr", "ct", "pet", "petmr", "us", "xa", "cr", "rt", "eeg", "meg", "dx", "mg",
                   "nm", "sr", "io", "otherDicom", "esv", "hd", "xc", "opt")  # fmt: skip
@@ -49,6 +48,11 @@ def is_a(xsi_type: str, wanted: str) -> bool:
     return False
 
 
+def cells(row: object, *names: str) -> Row:
+    """The fields of a row that are called like their columns."""
+    return {name: getattr(row, name) for name in names}
+
+
 def experiment_values(rows: Tables, row: Experiment, project: str) -> Row:
     """All values of an experiment by lower-case alias, as seen in a project ("" = its own)."""
     home = project or row.project
@@ -56,74 +60,48 @@ def experiment_values(rows: Tables, row: Experiment, project: str) -> Row:
     session = rows.experiments.get(row.session) if row.session else None
     last_modified = row.last_modified or row.insert_date
     shared = bool(project) and project in dict(row.shares)
-    values = {key.lower(): value for key, value in row.fields}
-    return values | {
-        "id": row.id,
-        "label": label_in(row, home),
-        "project": project if shared else row.project,
-        "xsitype": row.xsi_type,
-        "date": row.date,
-        "time": row.time,
-        "subject_id": row.subject,
-        "subject_label": label_in(subject, home) if subject else "",
-        "session_id": row.session,
-        "session_label": label_in(session, home) if session else "",
-        "insert_date": row.insert_date,
-        "insert_user": row.insert_user,
-        "last_modified": last_modified,
-        "note": values.get("note", ""),
-        "meta/insert_date": row.insert_date,
-        "meta/last_modified": last_modified,
+    values = {"note": ""} | {key.lower(): value for key, value in row.fields}
+    return dict.fromkeys(SESSION_ONLY, "") | values | {
+        **cells(row, "id", "date", "time", "insert_date", "insert_user"),
+        "label": label_in(row, home), "project": project if shared else row.project,
+        "xsitype": row.xsi_type, "last_modified": last_modified,
+        "subject_id": row.subject, "subject_label": label_in(subject, home) if subject else "",
+        "session_id": row.session, "session_label": label_in(session, home) if session else "",
+        "meta/insert_date": row.insert_date, "meta/last_modified": last_modified,
         "sharing/share/project": ",".join(home for home, _ in row.shares),
         "sharing/share/label": ",".join(label for _, label in row.shares),
-        **dict.fromkeys(SESSION_ONLY - values.keys() - {"session_id"}, ""),
-    }
+    }  # fmt: skip
 
 
 def subject_values(row: Subject, project: str) -> Row:
     """All values of a subject by lower-case alias."""
+    names = ("gender", "dob", "yob", "group", "src", "handedness", "gender_text")
     values = {key.lower(): value for key, value in row.fields}
-    empty = dict.fromkeys(("gender", "dob", "yob", "group", "src", "handedness", "gender_text"), "")
-    last_modified = row.last_modified or row.insert_date
-    return empty | values | {
-        "id": row.id,
-        "project": row.project,
-        "label": label_in(row, project or row.project),
-        "insert_date": row.insert_date,
-        "insert_user": row.insert_user,
-        "last_modified": last_modified,
-        "xsitype": "xnat:subjectData",
+    return dict.fromkeys(names, "") | values | {
+        **cells(row, "id", "project", "insert_date", "insert_user"),
+        "label": label_in(row, project or row.project), "xsitype": "xnat:subjectData",
+        "last_modified": row.last_modified or row.insert_date,
     }  # fmt: skip
 
 
 def scan_values(row: Scan) -> Row:
     """All values of a scan by lower-case alias."""
+    names = ("uid", "frames", "modality", "scantime", "scanner", "documentation")
     values = {key.lower(): value for key, value in row.fields}
-    empty = dict.fromkeys(("uid", "frames", "modality", "scantime", "scanner", "documentation"), "")
-    return empty | values | {
-        "xnat_imagescandata_id": row.key,
-        "id": row.id,
-        "type": row.type,
-        "quality": row.quality,
-        "xsitype": row.xsi_type,
-        "note": row.note,
-        "series_description": row.series_description,
-        "insert_date": row.insert_date,
-        "insert_user": row.insert_user,
+    return dict.fromkeys(names, "") | values | {
+        **cells(row, "id", "type", "quality", "note", "series_description", "insert_date",
+                "insert_user"),
+        "xnat_imagescandata_id": row.key, "xsitype": row.xsi_type,
         "last_modified": row.insert_date,
     }  # fmt: skip
 
 
 def reconstruction_values(row: Reconstruction) -> Row:
     """All values of a reconstruction by lower-case alias."""
-    return {
-        "xnat_reconstructedimagedata_id": row.key,
-        "id": row.id,
-        "type": row.type,
-        "basescantype": row.base_scan_type,
+    return cells(row, "id", "type", "insert_date") | {
+        "xnat_reconstructedimagedata_id": row.key, "basescantype": row.base_scan_type,
         "xsitype": "xnat:reconstructedImageData",
-        "insert_date": row.insert_date,
-    }
+    }  # fmt: skip
 
 
 def value_of(values: Mapping[str, str], column: str) -> str | None:

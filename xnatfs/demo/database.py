@@ -35,6 +35,8 @@ INSERT INTO counters (name, value) VALUES (?, 1)
   ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value
 """
 
+_DROPPED = "null"  # instead of a row: a grown one that is not to grow again
+
 
 class Database:
     """One SQLite file of rows and counters.
@@ -71,11 +73,11 @@ class Database:
             finally:
                 self._connection.execute("COMMIT")
 
-    def load(self, kind: str) -> list[str]:
-        """The JSON texts of all rows of a kind, in the order of their making."""
-        query = "SELECT value FROM rows WHERE kind = ? ORDER BY number"
+    def load(self, kind: str) -> list[tuple[str, str]]:
+        """Key and JSON text of all rows of a kind, in the order of their making."""
+        query = "SELECT key, value FROM rows WHERE kind = ? ORDER BY number"
         with self.lock:
-            return [value for (value,) in self._connection.execute(query, (kind,))]
+            return self._connection.execute(query, (kind,)).fetchall()
 
     def put(self, kind: str, key: str, value: str) -> None:
         """Keep one row."""
@@ -93,7 +95,11 @@ def _frozen(value: Any) -> Any:
 
 
 class Rows(Generic[Row]):
-    """All rows of one kind by key, and by what they belong to."""
+    """All rows of one kind by key, and by what they belong to.
+
+    Some may be grown instead of kept: they follow from something else, and only what was changed
+    or dropped of them is on disk.
+    """
 
     def __init__(
         self,
@@ -109,22 +115,53 @@ class Rows(Generic[Row]):
         self._belongs = belongs
         self._rows: dict[str, Row] = {}
         self._index: dict[str, dict[str, None]] = {}
-        for text in database.load(kind):
-            self._remember(row_type(**{k: _frozen(v) for k, v in json.loads(text).items()}))
+        self._grown: set[str] = set()
+        self._dropped: set[str] = set()
+        self._asked: set[str] = set()
+        self._source: Callable[[str], Iterable[Row]] | None = None
+        self._owner_of: Callable[[str], str] = str
+        for name, text in database.load(kind):
+            if text == _DROPPED:
+                self._dropped.add(name)
+            else:
+                self._remember(row_type(**{k: _frozen(v) for k, v in json.loads(text).items()}))
+
+    def grow(self, rows: Iterable[Row]) -> None:
+        """Know rows that are not kept, as far as they were not changed or dropped since."""
+        with self.database.lock:
+            for row in rows:
+                key = self._key(row)
+                self._grown.add(key)
+                if key not in self._rows and key not in self._dropped:
+                    self._remember(row)
+
+    def grow_later(
+        self, source: Callable[[str], Iterable[Row]], owner_of: Callable[[str], str]
+    ) -> None:
+        """Let rows grow when somebody asks: `source` makes those of an owner."""
+        self._source, self._owner_of = source, owner_of
+
+    def _ask(self, owner: str) -> None:
+        if self._source is not None and owner not in self._asked:
+            self._asked.add(owner)
+            self.grow(self._source(owner))
 
     def get(self, key: str) -> Row | None:
         """The row of a key."""
         with self.database.lock:
+            if key not in self._rows:
+                self._ask(self._owner_of(key))
             return self._rows.get(key)
 
     def all(self) -> list[Row]:
-        """Every row, oldest first."""
+        """Every row that is known by now, oldest first."""
         with self.database.lock:
             return list(self._rows.values())
 
     def of(self, owner: str) -> list[Row]:
         """The rows that belong to an owner, oldest first."""
         with self.database.lock:
+            self._ask(owner)
             return [self._rows[key] for key in self._index.get(owner, ())]
 
     def put(self, row: Row) -> Row:
@@ -143,7 +180,11 @@ class Rows(Generic[Row]):
                 return
             for owner in self._belongs(row):
                 self._index[owner].pop(key, None)
-            self.database.drop(self._kind, key)
+            if key in self._grown:
+                self._dropped.add(key)
+                self.database.put(self._kind, key, _DROPPED)
+            else:
+                self.database.drop(self._kind, key)
 
     def _remember(self, row: Row) -> None:
         key, owners = self._key(row), set(self._belongs(row))

@@ -11,7 +11,7 @@ from xnatfs.demo.files import path_of
 from xnatfs.demo.objects import Resource
 from xnatfs.demo.routes import Call
 from xnatfs.demo.site import Site
-from xnatfs.demo.wire import Refusal, Reply, text
+from xnatfs.demo.wire import Refusal, Reply, Request, text
 
 
 def doomed(entries: tuple[Entry, ...], path: str) -> list[Entry]:
@@ -51,14 +51,14 @@ class Deletes:
         keep_bytes = not request.query.flag("removeFiles", default=True)
         removed = 0
         for _holder, resource in pairs:
-            removed += self._remove(resource, path, keep_bytes=keep_bytes)
+            removed += self._remove(resource, path, request, keep_bytes=keep_bytes)
         if not removed:
             raise Refusal(204 if request.query.flag("accept-not-found") else 404)
         return text("")
 
-    def _remove(self, resource: Resource, path: str, *, keep_bytes: bool) -> int:
+    def _remove(self, resource: Resource, path: str, request: Request, *, keep_bytes: bool) -> int:
         archive = self._site.archive
-        base = archive.catalog(resource)
+        base = archive.base(resource, request)
         chosen = doomed(base.entries, path)
         if not chosen:
             return 0

@@ -36,6 +36,9 @@ class Directory:
         path = unquote(call.tail.strip("/"))
         if ".." in path.split("/"):
             raise Refusal(400)
+        for holder in holders.whole_session(self._site.tables, session):
+            for resource in self._site.tables.resources.of(holder.owner):
+                self._site.archive.settle(resource)
         if not top.is_dir():
             raise Refusal(404)
         matches = sorted(top.glob(path)) if path else [top]

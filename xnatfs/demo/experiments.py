@@ -6,12 +6,7 @@ from dataclasses import replace
 
 from xnatfs.demo import columns, holders, items
 from xnatfs.demo.addresses import variable
-from xnatfs.demo.objects import (
-    Experiment,
-    Project,
-    Subject,
-    timestamp,
-)
+from xnatfs.demo.objects import Experiment, Project, Subject, timestamp
 from xnatfs.demo.removal import Removal
 from xnatfs.demo.routes import Call
 from xnatfs.demo.single import Single, created, fields_of, path_value, without

@@ -24,6 +24,7 @@ KINDS = (
     "html",  # status 200 and a login page
     "expire",  # all sessions expire, then the request is handled
     "delay",  # `seconds` before the request is handled
+    "conflict",  # an upload or delete finds its catalog rewritten by another: 500, an orphan
 )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote_plus
 
-from xnatfs.demo import bulk, tables
+from xnatfs.demo import bulk, catalog, tables
 from xnatfs.demo.addresses import Target, variable
 from xnatfs.demo.catalog import Entry
 from xnatfs.demo.holders import Holder
@@ -17,7 +17,7 @@ from xnatfs.demo.objects import Resource
 from xnatfs.demo.routes import Call
 from xnatfs.demo.site import Site
 from xnatfs.demo.tables import Table
-from xnatfs.demo.wire import FileSlice, Query, Refusal, Reply, Request, http_date
+from xnatfs.demo.wire import FileSlice, Query, Refusal, Reply, Request, document, http_date
 
 COLUMNS = (
     "Name", "Size", "URI", "collection", "file_tags", "file_format", "file_content", "cat_ID",
@@ -86,6 +86,8 @@ class Files:
         bulk_format = bulk.format_of(query)
         if query.has("index") and not path:
             return self._numbered(found, query, request)
+        if query.get("format").lower() == "xcat" and not path:
+            return _xcat(found, request)
         if bulk_format and not _has_suffix(path, bulk_format):
             chosen = _under(found, path) if path else found
             return self._bulk(call, bulk_format, chosen, path, single=single)
@@ -116,10 +118,7 @@ class Files:
             base = target.base if single and target.base else it.holder.uri
             rows.append(self._row(it, base, locator))
         table = Table(
-            columns,
-            tuple(rows),
-            (("title", "Files"),),
-            ({"key": locator, "serverRoot": ""},),
+            columns, tuple(rows), (("title", "Files"),), ({"key": locator, "serverRoot": ""},)
         )
         return tables.render(table, request)
 
@@ -169,11 +168,7 @@ class Files:
         return self._bytes(chosen.resource, chosen.entry.uri, request)
 
     def _single(
-        self,
-        found: list[Found],
-        pairs: list[tuple[Holder, Resource]],
-        path: str,
-        request: Request,
+        self, found: list[Found], pairs: list[tuple[Holder, Resource]], path: str, request: Request
     ) -> Reply:
         entry = lookup([it.entry for it in found], path)
         if entry is not None:
@@ -185,11 +180,7 @@ class Files:
         return _zip_entry(self._site.archive.file(pairs[0][1], outer.uri), inside.group(2))
 
     def _through_shortcut(
-        self,
-        found: list[Found],
-        pairs: list[tuple[Holder, Resource]],
-        path: str,
-        request: Request,
+        self, found: list[Found], pairs: list[tuple[Holder, Resource]], path: str, request: Request
     ) -> Reply:
         """A path below several resources: the first one must have it (R§12.1)."""
         if path.endswith(("/", "*")):
@@ -212,6 +203,16 @@ class Files:
         if request.query.flag("listContents") and place.suffix.lower() == ".zip":
             return _zip_listing(place, request)
         return file_reply(place, path.rpartition("/")[2])
+
+
+def _xcat(found: list[Found], request: Request) -> Reply:
+    """A catalog of full addresses, for programs that download by it (R§3.4)."""
+    entries = [
+        replace(it.entry, uri=f"{request.base}{it.holder.uri}/resources/{it.resource.id}/files/"
+                f"{it.entry.uri}", relative_path=it.entry.uri)
+        for it in found
+    ]  # fmt: skip
+    return document(catalog.render("", entries).decode(), "text/xml")
 
 
 def lookup(entries: list[Entry], path: str) -> Entry | None:

@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,16 @@ _OPEN = re.compile(
     r"/(data|REST)/(JSESSION|services/auth)(/|$)|/xapi/siteConfig/(buildInfo|siteId|siteUrl)|"
     r"/app/|/$|$"
 )
+
+
+def is_browser(user_agent: str) -> bool:
+    """Whether a User-Agent is that of a browser; whatever says Java is none (R§6)."""
+    return bool(_BROWSERS.search(user_agent)) and "java" not in user_agent.lower()
+
+
+def csrf_token(session: str) -> str:
+    """What browsers must send with every change in an HTTP session."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, session))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +66,7 @@ class Gate:
             return self._unauthorized(None)
         if self._site.options.open_site or _OPEN.match(path):
             return Entry(GUEST, live.id, self._cookies(fresh))
-        if _BROWSERS.search(headers.get("user-agent", "")):
+        if is_browser(headers.get("user-agent", "")):
             return self._to_login_page(fresh)
         return self._unauthorized(fresh)
 

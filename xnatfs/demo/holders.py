@@ -6,7 +6,7 @@ else. Who may see a holder is asked of `rights.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xnatfs.demo.objects import (
     Experiment,
@@ -16,7 +16,6 @@ from xnatfs.demo.objects import (
     Scan,
     Subject,
     Tables,
-    label_in,
 )
 
 
@@ -34,19 +33,15 @@ class Holder:
     guard: Project | Subject | Experiment
     uri: str
     folder: str
-    category: str
-    cat_id: str
-    cat_desc: str
     entry: str
+    category: str = "resources"
+    cat_id: str = ""
+    cat_desc: str = ""
     entry_suffix: str = ""
 
 
 def _on_disk(name: str) -> str:
     return name.replace("/", "_")
-
-
-def _session_folder(session: Experiment) -> str:
-    return f"archive/{session.project}/arc001/{_on_disk(session.label)}"
 
 
 def subject_folder(subject: Subject) -> str:
@@ -56,96 +51,82 @@ def subject_folder(subject: Subject) -> str:
 
 def session_folder(session: Experiment) -> str:
     """Where everything of a session lies; assessors live in their session's folder."""
-    return _session_folder(session)
+    return f"archive/{session.project}/arc001/{_on_disk(session.label)}"
 
 
 def of_project(project: Project) -> Holder:
     """The holder of project-level resources."""
     return Holder(
-        owner=f"project:{project.id}",
-        guard=project,
-        uri=f"/data/projects/{project.id}",
-        folder=f"archive/{project.id}/resources",
-        category="resources",
-        cat_id="",
-        cat_desc="",
-        entry=project.id,
-    )
+        owner=f"project:{project.id}", guard=project, uri=f"/data/projects/{project.id}",
+        folder=f"archive/{project.id}/resources", entry=project.id,
+    )  # fmt: skip
 
 
 def of_subject(subject: Subject) -> Holder:
     """The holder of subject-level resources."""
     return Holder(
-        owner=f"subject:{subject.id}",
-        guard=subject,
+        owner=f"subject:{subject.id}", guard=subject,
         uri=f"/data/projects/{subject.project}/subjects/{subject.id}",
-        folder=subject_folder(subject),
-        category="resources",
-        cat_id="",
-        cat_desc="",
-        entry=subject.label,
-    )
+        folder=subject_folder(subject), entry=subject.label,
+    )  # fmt: skip
 
 
 def of_session(session: Experiment) -> Holder:
     """The holder of session-level resources."""
     return Holder(
-        owner=f"experiment:{session.id}",
-        guard=session,
-        uri=f"/data/experiments/{session.id}",
-        folder=f"{_session_folder(session)}/RESOURCES",
-        category="resources",
-        cat_id=session.id,
-        cat_desc=" ",
-        entry=session.label,
-    )
+        owner=f"experiment:{session.id}", guard=session, uri=f"/data/experiments/{session.id}",
+        folder=f"{session_folder(session)}/RESOURCES", entry=session.label,
+        cat_id=session.id, cat_desc=" ",
+    )  # fmt: skip
 
 
 def of_scan(session: Experiment, scan: Scan) -> Holder:
     """The holder of a scan's resources."""
     kind = "".join(c if c.isalnum() or c in "_-" else "_" for c in scan.type)
-    return Holder(
-        owner=f"scan:{scan.key}",
-        guard=session,
-        uri=f"/data/experiments/{session.id}/scans/{scan.id}",
-        folder=f"{_session_folder(session)}/SCANS/{_on_disk(scan.id)}",
-        category="scans",
-        cat_id=scan.id,
-        cat_desc=scan.type,
-        entry=f"{session.label}/scans/{scan.id}",
-        entry_suffix=f"-{kind}" if kind else "",
-    )
+    return _part(
+        session, f"scan:{scan.key}", "scans", f"{scan.id}", f"SCANS/{_on_disk(scan.id)}",
+        scan.id, scan.type, suffix=f"-{kind}" if kind else "",
+    )  # fmt: skip
 
 
 def of_reconstruction(session: Experiment, recon: Reconstruction, role: str) -> Holder:
     """The holder of a reconstruction's `in` or `out` resources."""
-    return Holder(
-        owner=f"recon:{recon.key}:{role}",
-        guard=session,
-        uri=f"/data/experiments/{session.id}/reconstructions/{recon.id}/{role}",
-        folder=f"{_session_folder(session)}/PROCESSED/{_on_disk(recon.id)}"
-        + ("" if role == "out" else f"/{role}"),
-        category="reconstructions",
-        cat_id=recon.id,
-        cat_desc=recon.type,
-        entry=f"{session.label}/reconstructions/{recon.id}/{role}",
-    )
+    where = "" if role == "out" else f"/{role}"
+    return _part(
+        session, f"recon:{recon.key}:{role}", "reconstructions", f"{recon.id}/{role}",
+        f"PROCESSED/{_on_disk(recon.id)}{where}", recon.id, recon.type,
+    )  # fmt: skip
 
 
 def of_assessor(session: Experiment, assessor: Experiment, role: str) -> Holder:
     """The holder of an assessor's resources: `in`, `out`, or "" for plain ones (R§1.2)."""
     where = f"/{role}" if role else ""
+    owner = f"assessor:{assessor.id}:{role}" if role else f"experiment:{assessor.id}"
+    holder = _part(
+        session, owner, "assessors", assessor.id + where,
+        f"ASSESSORS/{_on_disk(assessor.label)}{where or '/RESOURCES'}",
+        assessor.id, assessor.xsi_type,
+    )  # fmt: skip
+    entry = f"{session.label}/assessors/{assessor.label}{where}"
+    return replace(holder, guard=assessor, entry=entry)
+
+
+def _part(
+    session: Experiment,
+    owner: str,
+    category: str,
+    place: str,
+    folder: str,
+    cat_id: str,
+    cat_desc: str,
+    suffix: str = "",
+) -> Holder:
+    """A holder below a session; `place` is its address below the category, `folder` on disk."""
     return Holder(
-        owner=f"assessor:{assessor.id}:{role}" if role else f"experiment:{assessor.id}",
-        guard=assessor,
-        uri=f"/data/experiments/{session.id}/assessors/{assessor.id}{where}",
-        folder=f"{_session_folder(session)}/ASSESSORS/{_on_disk(assessor.label)}"
-        + (where or "/RESOURCES"),
-        category="assessors",
-        cat_id=assessor.id,
-        cat_desc=assessor.xsi_type,
-        entry=f"{session.label}/assessors/{assessor.label}{where}",
-    )
+        owner=owner, guard=session, uri=f"/data/experiments/{session.id}/{category}/{place}",
+        folder=f"{session_folder(session)}/{folder}", category=category, cat_id=cat_id,
+        cat_desc=cat_desc, entry=f"{session.label}/{category}/{place}", entry_suffix=suffix,
+    )  # fmt: skip
 
 
 def whole_session(tables: Tables, session: Experiment) -> list[Holder]:
@@ -156,14 +137,6 @@ def whole_session(tables: Tables, session: Experiment) -> list[Holder]:
     assessors = tables.experiments.of(f"assessors-of:{session.id}")
     found += [of_assessor(session, assessor, "out") for assessor in assessors]
     found += [of_assessor(session, assessor, "") for assessor in assessors]
-    return found
-
-
-def below_subject(tables: Tables, subject: Subject) -> list[Holder]:
-    """A subject and all its sessions, as a delete or a rename must reach them."""
-    found = [of_subject(subject)]
-    for session in tables.experiments.of(f"subject:{subject.id}"):
-        found += below_session(tables, session)
     return found
 
 
@@ -200,8 +173,3 @@ def holder_of(tables: Tables, resource: Resource) -> Holder | None:
         return of_session(experiment)
     session = tables.experiments.get(experiment.session)
     return of_assessor(session, experiment, role) if session else None
-
-
-def shown_label(row: Subject | Experiment, project: Project | None) -> str:
-    """The label of an object in the project of the request, else its own."""
-    return label_in(row, project.id) if project else row.label

@@ -56,24 +56,21 @@ class Lists:
             seen = [it for it in seen if rights.may(request.user, "read", it)]
         role_key = f"role_{request.user.name}"
         plural = {"owner": "Owners", "member": "Members", "collaborator": "Collaborators"}
-        rows = [
-            {
-                "id": it.id, "name": it.name, "description": it.description,
-                "secondary_id": it.secondary_id,
-                "pi": f"{it.pi_firstname} {it.pi_lastname}".strip(),
-                "project_invs": "", "project_access": it.access, "insert_date": it.insert_date,
-                "insert_user": it.insert_user,
-                role_key: plural.get(rights.role(request.user, it), ""),
-                "URI": f"/data/projects/{it.id}",
-            }
-            for it in seen
-        ]  # fmt: skip
         names = (
             "id", "name", "description", "secondary_id", "pi", "project_invs", "project_access",
             "insert_date", "insert_user", role_key, "URI",
         )  # fmt: skip
-        table = Table(names, tuple(rows), (("totalRecords", str(len(rows))),))
-        return tables.render(table, request)
+        cells = (
+            (
+                it.id, it.name, it.description, it.secondary_id,
+                f"{it.pi_firstname} {it.pi_lastname}".strip(), "", it.access, it.insert_date,
+                it.insert_user, plural.get(rights.role(request.user, it), ""),
+                f"/data/projects/{it.id}",
+            )
+            for it in seen
+        )  # fmt: skip
+        rows = (dict(zip(names, them, strict=True)) for them in cells)
+        return tables.render(tables.counted(names, rows), request)
 
     def subjects(self, call: Call) -> Reply:
         """The subjects of a project, or all readable ones."""
@@ -102,9 +99,11 @@ class Lists:
             raise Refusal(404)
         if not self._site.rights.may(request.user, "read", project):
             raise Refusal(403, "Unable to read experiments")
-        found = self._rows.experiments.of(f"in:{project.id}")
-        if subject is not None:
-            found = [it for it in found if it.subject == subject.id]
+        if subject is None:
+            found = self._rows.experiments.of(f"in:{project.id}")
+        else:
+            mine = self._rows.experiments.of(f"subject:{subject.id}")
+            found = [it for it in mine if project.id in (it.project, *dict(it.shares))]
         return self._experiments(
             request, found, project.id, "xnat:subjectAssessorData", _EXPERIMENT
         )
@@ -261,18 +260,11 @@ def _page(rows: tuple[Any, ...], query: Query) -> tuple[Any, ...] | None:
 
 
 def _project_values(project: Project) -> dict[str, str]:
-    return {
-        "id": project.id,
-        "secondary_id": project.secondary_id,
-        "name": project.name,
-        "description": project.description,
-        "keywords": project.keywords,
-        "pi_firstname": project.pi_firstname,
-        "pi_lastname": project.pi_lastname,
-        "xsitype": "xnat:projectData",
-        "meta/last_modified": project.insert_date,
+    return columns.cells(project, "id", "secondary_id", "name", "description", "keywords",
+                         "pi_firstname", "pi_lastname") | {
+        "xsitype": "xnat:projectData", "meta/last_modified": project.insert_date,
         "meta/insert_date": project.insert_date,
-    }
+    }  # fmt: skip
 
 
 def _joined_scan(scan: Scan | None) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -133,10 +133,16 @@ def _homes(project: str, shares: Pairs) -> Iterable[str]:
 
 
 def _experiment_owners(row: Experiment) -> Iterable[str]:
-    kind = "assessors-in" if row.session else "in"
-    yield f"assessors-of:{row.session}" if row.session else f"subject:{row.subject}"
+    if row.session:
+        return [f"assessors-of:{row.session}"]
+    return [f"subject:{row.subject}", *_places(row)]
+
+
+def _places(row: Subject | Experiment) -> Iterable[str]:
+    """Where a row is found: in projects, and by its label in each."""
     for project in _homes(row.project, row.shares):
-        yield f"{kind}:{project}"
+        yield f"in:{project}"
+        yield f"in:{project}:{label_in(row, project)}"
 
 
 def label_in(row: Subject | Experiment, project: str) -> str:
@@ -156,9 +162,8 @@ class Tables:
         database = self.database
         self.projects: Rows[Project] = Rows(database, Project, "project", lambda row: row.id)
         self.subjects: Rows[Subject] = Rows(
-            database, Subject, "subject", lambda row: row.id,
-            lambda row: [f"in:{home}" for home in _homes(row.project, row.shares)],
-        )  # fmt: skip
+            database, Subject, "subject", lambda row: row.id, _places
+        )
         self.experiments: Rows[Experiment] = Rows(
             database, Experiment, "experiment", lambda row: row.id, _experiment_owners
         )
@@ -193,26 +198,19 @@ class Tables:
 
     def subject(self, project: str, name: str) -> Subject | None:
         """A subject in a project (owned or shared): by label first, then by id (R§8)."""
-        rows = self.subjects.of(f"in:{project}")
-        named = next((row for row in rows if label_in(row, project) == name), None)
-        return named or next((row for row in rows if row.id == name), None)
+        row = self.subjects.get(name)
+        by_id = [row] if row and project in _homes(row.project, row.shares) else []
+        return next(iter([*self.subjects.of(f"in:{project}:{name}"), *by_id]), None)
 
     def experiment(self, project: str, name: str) -> Experiment | None:
         """A session in a project: by accession id first, then by label (R§8)."""
-        rows = self.experiments.of(f"in:{project}")
-        by_id = next((row for row in rows if row.id == name), None)
-        return by_id or next((row for row in rows if label_in(row, project) == name), None)
+        row = self.experiments.get(name)
+        is_here = row and not row.session and project in _homes(row.project, row.shares)
+        by_id = [row] if row and is_here else []
+        return next(iter([*by_id, *self.experiments.of(f"in:{project}:{name}")]), None)
 
     def assessor(self, session: str, project: str, name: str) -> Experiment | None:
         """An assessor of a session: by accession id first, then by label."""
         rows = self.experiments.of(f"assessors-of:{session}")
         by_id = next((row for row in rows if row.id == name), None)
         return by_id or next((row for row in rows if label_in(row, project) == name), None)
-
-    def touch(self, row: Experiment | Subject) -> None:
-        """Note that an object was changed now."""
-        changed = replace(row, last_modified=timestamp())
-        if isinstance(changed, Experiment):
-            self.experiments.put(changed)
-        else:
-            self.subjects.put(changed)

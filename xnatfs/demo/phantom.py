@@ -62,48 +62,31 @@ def _file(plane: NDArray[np.uint16], *, index: int, number: int, description: st
     return out.getvalue()
 
 
+_ALWAYS = {
+    "SpecificCharacterSet": "ISO_IR 100", "ImageType": ["ORIGINAL", "PRIMARY", "M", "ND"],
+    "SOPClassUID": MRImageStorage, "AccessionNumber": "", "Modality": "MR",
+    "StudyDate": "20210408", "SeriesDate": "20210408", "AcquisitionDate": "20210408",
+    "StudyTime": "192845.000", "SeriesTime": "192845.000", "AcquisitionTime": "192845.000",
+    "Manufacturer": "SIEMENS", "ManufacturerModelName": "Phantom", "StudyDescription": "Demo",
+    "PatientName": "Haofei01", "PatientID": "Haofei01_MR1", "PatientBirthDate": "",
+    "PatientSex": "O", "ScanningSequence": "GR", "SequenceVariant": "SP",
+    "MRAcquisitionType": "3D", "SliceThickness": "1", "RepetitionTime": "2300",
+    "EchoTime": "2.98", "MagneticFieldStrength": "3", "FlipAngle": "9", "PatientPosition": "HFS",
+    "StudyInstanceUID": f"{_UID}.1", "FrameOfReferenceUID": f"{_UID}.2", "AcquisitionNumber": "1",
+    "ImageOrientationPatient": ["1", "0", "0", "0", "1", "0"], "SamplesPerPixel": 1,
+    "PhotometricInterpretation": "MONOCHROME2", "PixelSpacing": ["1", "1"], "BitsAllocated": 16,
+    "BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0,
+}  # fmt: skip
+
+
 def _header(side: int, *, index: int, number: int, description: str) -> Dataset:
-    head = Dataset()
-    head.SpecificCharacterSet = "ISO_IR 100"
-    head.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND"]
-    head.SOPClassUID = MRImageStorage
-    head.SOPInstanceUID = f"{_UID}.{number}.{index}"
-    head.StudyDate = head.SeriesDate = head.AcquisitionDate = "20210408"
-    head.StudyTime = head.SeriesTime = head.AcquisitionTime = "192845.000"
-    head.AccessionNumber = ""
-    head.Modality = "MR"
-    head.Manufacturer = "SIEMENS"
-    head.ManufacturerModelName = "Phantom"
-    head.StudyDescription = "Demo"
-    head.SeriesDescription = head.ProtocolName = description
-    head.PatientName = "Haofei01"
-    head.PatientID = "Haofei01_MR1"
-    head.PatientBirthDate = ""
-    head.PatientSex = "O"
-    head.ScanningSequence = "GR"
-    head.SequenceVariant = "SP"
-    head.MRAcquisitionType = "3D"
-    head.SliceThickness = "1"
-    head.RepetitionTime = "2300"
-    head.EchoTime = "2.98"
-    head.MagneticFieldStrength = "3"
-    head.FlipAngle = "9"
-    head.PatientPosition = "HFS"
-    head.StudyInstanceUID = f"{_UID}.1"
-    head.SeriesInstanceUID = f"{_UID}.{number}"
-    head.FrameOfReferenceUID = f"{_UID}.2"
-    head.SeriesNumber = str(number)
-    head.AcquisitionNumber = "1"
-    head.InstanceNumber = str(index)
-    head.ImagePositionPatient = [f"{-side / 2:g}", f"{-side / 2:g}", f"{index - 97:g}"]
-    head.ImageOrientationPatient = ["1", "0", "0", "0", "1", "0"]
-    head.SliceLocation = f"{index - 97:g}"
-    head.SamplesPerPixel = 1
-    head.PhotometricInterpretation = "MONOCHROME2"
-    head.Rows = head.Columns = side
-    head.PixelSpacing = ["1", "1"]
-    head.BitsAllocated = 16
-    head.BitsStored = 12
-    head.HighBit = 11
-    head.PixelRepresentation = 0
+    head, corner, height = Dataset(), f"{-side / 2:g}", f"{index - 97:g}"
+    own = {
+        "SOPInstanceUID": f"{_UID}.{number}.{index}", "SeriesInstanceUID": f"{_UID}.{number}",
+        "SeriesDescription": description, "ProtocolName": description,
+        "SeriesNumber": str(number), "InstanceNumber": str(index), "Rows": side, "Columns": side,
+        "ImagePositionPatient": [corner, corner, height], "SliceLocation": height,
+    }  # fmt: skip
+    for name, value in (_ALWAYS | own).items():
+        setattr(head, name, value)
     return head

@@ -7,15 +7,11 @@ from dataclasses import replace
 
 from xnatfs.demo import holders, items, tables
 from xnatfs.demo.addresses import variable
-from xnatfs.demo.objects import (
-    Project,
-    timestamp,
-)
+from xnatfs.demo.objects import Project, timestamp
 from xnatfs.demo.removal import Removal
 from xnatfs.demo.routes import Call
 from xnatfs.demo.single import Single
 from xnatfs.demo.site import Site
-from xnatfs.demo.tables import Table
 from xnatfs.demo.wire import Refusal, Reply, Request, text
 
 
@@ -39,19 +35,13 @@ class Projects:
 
     def _users(self, project: Project, request: Request) -> Reply:
         """The project's users with their groups."""
-        rows = tuple(
-            {
-                "GROUP_ID": f"{project.id}_{role}",
-                "displayname": f"{role.capitalize()}s",
-                "login": name,
-                "firstname": name,
-                "lastname": name,
-                "email": f"{name}@localhost",
-            }
+        names = ("GROUP_ID", "displayname", "login", "firstname", "lastname", "email")
+        cells = (
+            (f"{project.id}_{role}", f"{role.capitalize()}s", name, name, name, f"{name}@localhost")
             for name, role in project.roles
         )
-        names = ("GROUP_ID", "displayname", "login", "firstname", "lastname", "email")
-        return tables.render(Table(names, rows, (("totalRecords", str(len(rows))),)), request)
+        rows = (dict(zip(names, them, strict=True)) for them in cells)
+        return tables.render(tables.counted(names, rows), request)
 
     def put(self, call: Call) -> Reply:
         """Make or change a project; its maker becomes owner."""

@@ -122,17 +122,10 @@ class Resources:
 
 
 def _row(holder: Holder, resource: Resource, *, wide: bool) -> dict[str, str]:
-    session_level = holder.category == "resources"
-    return {
-        "xnat_abstractresource_id": resource.id,
-        "label": resource.label,
-        "element_name": "xnat:resourceCatalog",
-        "category": holder.category,
-        "cat_id": "" if wide and session_level else holder.cat_id,
-        "cat_desc": "" if wide and session_level else holder.cat_desc,
-        "file_count": resource.file_count,
-        "file_size": resource.file_size,
-        "tags": resource.tags,
-        "content": resource.content,
-        "format": resource.format,
-    }
+    unnamed = wide and holder.category == "resources"
+    fields = ("label", "file_count", "file_size", "tags", "content", "format")
+    return {name: getattr(resource, name) for name in fields} | {
+        "xnat_abstractresource_id": resource.id, "element_name": "xnat:resourceCatalog",
+        "category": holder.category, "cat_id": "" if unnamed else holder.cat_id,
+        "cat_desc": "" if unnamed else holder.cat_desc,
+    }  # fmt: skip

@@ -9,7 +9,6 @@ from __future__ import annotations
 from xnatfs.demo.objects import Experiment, Project, Subject, Tables
 from xnatfs.demo.users import User
 
-ROLES = ("owner", "member", "collaborator")
 _ALLOWED = {
     "owner": ("read", "edit", "delete"),
     "member": ("read", "edit"),

@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from xnatfs.demo import holders, phantom
 from xnatfs.demo.catalog import Entry
 from xnatfs.demo.holders import Holder
 from xnatfs.demo.objects import (
     Experiment,
+    Pairs,
     Project,
     Reconstruction,
     Resource,
@@ -54,16 +56,22 @@ NAMES: Mapping[str, bytes] = {
     "page.html": b"<html><body>a real page</body></html>\n",
 }
 
+# What the disk has instead: nothing, fewer bytes, more bytes, another byte.
+_DRIFT = {
+    f"{name}.bin": f"as catalogued: {name}\n".encode()
+    for name in ("whole", "lost", "shorter", "longer", "other")
+}
 
-def fill(site: Site, size: str) -> None:
-    """Fill an empty archive: `full`, `small`, or `none` for users alone."""
+
+def fill(site: Site, size: str, *, drift: bool) -> None:
+    """Fill an empty archive: `full`, `small`, or `none` for users alone; `drift` adds damage."""
     if site.accounts.users.all():
         return
     with site.tables.database.batch():
         for name, _role in LOGINS:
             site.accounts.add(name, name, admin=name == "admin")
         if size != "none":
-            _Sample(site, SLICES[size]).fill()
+            _Sample(site, SLICES[size]).fill(drift=drift)
 
 
 class _Sample:
@@ -76,7 +84,7 @@ class _Sample:
         self._slices = slices
         self._made = _EPOCH
 
-    def fill(self) -> None:
+    def fill(self, *, drift: bool) -> None:
         """Everything."""
         self._projects()
         haofei = self._subject("PVT000", "Haofei01", (("gender", "female"), ("yob", "1984")))
@@ -94,11 +102,10 @@ class _Sample:
         self._rows.subjects.put(replace(haofei, shares=(("SHARED00", "Haofei_shared"),)))
         self._rows.experiments.put(replace(first, shares=(("SHARED00", "Shared_MR1"),)))
         public = self._subject("PUB000", "Public01", ())
-        self._put(
-            holders.of_session(self._session(public, "Public01_MR1", _MR)),
-            "README",
-            {"readme.txt": b"anybody may read this\n"},
-        )
+        readable = holders.of_session(self._session(public, "Public01_MR1", _MR))
+        self._put(readable, "README", {"readme.txt": b"anybody may read this\n"})
+        if drift:
+            self._drift(readable)
         self._stamp()
 
     def _stamp(self) -> None:
@@ -111,25 +118,16 @@ class _Sample:
 
     def _projects(self) -> None:
         roles = (("admin", "owner"), ("member", "member"), ("reader", "collaborator"))
+        self._project("PVT000", "Private project", "private", roles, aliases=("private-zero",),
+                      description="A private project with one real session",
+                      pi_firstname="Ada", pi_lastname="Lovelace")  # fmt: skip
+        self._project("SHARED00", "Second project", "private", roles[:2])
+        self._project("PUB000", "Public project", "public", roles[:1])
+
+    def _project(self, id_: str, name: str, access: str, roles: Pairs, **more: Any) -> None:
         self._rows.projects.put(
-            Project(
-                id="PVT000", name="Private project", secondary_id="PVT000",
-                description="A private project with one real session", access="private",
-                pi_firstname="Ada", pi_lastname="Lovelace", aliases=("private-zero",),
-                roles=roles, insert_date=timestamp(_EPOCH),
-            )
-        )  # fmt: skip
-        self._rows.projects.put(
-            Project(
-                id="SHARED00", name="Second project", secondary_id="SHARED00", access="private",
-                roles=roles[:2], insert_date=timestamp(_EPOCH),
-            )
-        )  # fmt: skip
-        self._rows.projects.put(
-            Project(
-                id="PUB000", name="Public project", secondary_id="PUB000", access="public",
-                roles=roles[:1], insert_date=timestamp(_EPOCH),
-            )
+            Project(id=id_, name=name, secondary_id=id_, access=access, roles=roles,
+                    insert_date=timestamp(_EPOCH), **more)
         )  # fmt: skip
 
     def _when(self) -> str:
@@ -231,6 +229,18 @@ class _Sample:
         entries.append(Entry(uri="gone.txt", id="gone.txt", name="gone.txt", size="4"))
         self._archive.rewrite(resource, entries, base)
         self._archive.measure(resource)
+
+    def _drift(self, holder: Holder) -> None:
+        """A resource whose catalog tells of other files than the disk has, and one of few words."""
+        resource = self._put(holder, "DRIFT", _DRIFT)
+        self._archive.file(resource, "uncatalogued.bin").write_bytes(b"on disk only\n")
+        self._archive.file(resource, "lost.bin").unlink()
+        self._archive.file(resource, "shorter.bin").write_bytes(b"cut")
+        self._archive.file(resource, "longer.bin").write_bytes(_DRIFT["longer.bin"] * 2)
+        self._archive.file(resource, "other.bin").write_bytes(b"O" + _DRIFT["other.bin"][1:])
+        resource = self._put(holder, "UNDIGESTED", _DRIFT)
+        base = self._archive.catalog(resource)
+        self._archive.rewrite(resource, [replace(it, digest="") for it in base.entries], base)
 
     def _put(
         self,

@@ -80,9 +80,7 @@ _TYPES: Mapping[str, _Type] = {
         holds=(("file*", "abstractResource"),),
     ),
     "abstractResource": _Type(
-        shown_by="label",
-        attributes=("label", "file_count", "file_size"),
-        elements=("note",),
+        shown_by="label", attributes=("label", "file_count", "file_size"), elements=("note",)
     ),
     "resource": _Type(
         base="abstractResource", attributes=("URI", "format", "description", "content")

@@ -31,6 +31,7 @@ from xnatfs.demo.wire import Reply, container_page
 _WORKERS = 64  # an upload holds one for as long as it takes
 _REQUESTS_PER_CONNECTION = 100  # stock Tomcat (R§12.12)
 _KEEP_ALIVE_S = 20.0
+_HEADER_LIMIT = 8192  # bytes, request line included
 _SWALLOWED = 2 << 20  # bytes of an unread body that are read away before the close (R§8)
 
 
@@ -39,8 +40,8 @@ def _delay_of_environment() -> float:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerOptions:
-    """How the server runs; what a site does differently is passed on to it."""
+class ServerOptions(SiteOptions):
+    """How the server runs, and what its site does differently."""
 
     # The archive's folder; filled with sample data when it is empty.
     root: Path
@@ -48,8 +49,6 @@ class ServerOptions:
     port: int = 0
     # Never anything but the loopback.
     host: str = "127.0.0.1"
-    # A guest may read public projects (R§6).
-    open_site: bool = False
     # Seconds that every request waits before it is handled. The default is taken from the
     # environment, XNATFS_DEMO_DELAY_MS in milliseconds: all tests can be run on a slow line.
     delay_s: float = field(default_factory=_delay_of_environment)
@@ -57,17 +56,11 @@ class ServerOptions:
     request_log: Path | None = None
     # "" or a path like "/xnat" below which everything lies.
     context_path: str = ""
-    session_idle_s: float = 900.0
-    max_sessions: int = 1000
-    require_reason: bool = False
-    checksums: bool = True
     ssl_context: ssl.SSLContext | None = None
     # What an empty root is filled with: full, small (8 slices) or none (users only).
     sample: str = "full"
-    # Seconds that each catalog entry costs per request on its resource.
-    entry_cost_s: float = 0.0
-    # Everything answers 503 with the maintenance page.
-    maintenance: bool = False
+    # The sample gets resources whose catalogs disagree with the disk, and one without digests.
+    drift: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,19 +145,8 @@ class DemoServer:
     def start(self) -> None:
         """Open the archive, fill it if it is empty, and listen. Raises OSError."""
         options = self._options
-        self._site = open_site(
-            options.root,
-            SiteOptions(
-                open_site=options.open_site,
-                require_reason=options.require_reason,
-                checksums=options.checksums,
-                session_idle_s=options.session_idle_s,
-                max_sessions=options.max_sessions,
-                entry_cost_s=options.entry_cost_s,
-                maintenance=options.maintenance,
-            ),
-        )
-        sample.fill(self._site, options.sample)
+        self._site = open_site(options.root, options)
+        sample.fill(self._site, options.sample, drift=options.drift)
         self._application = Application(self._site, options.context_path)
         self._thread = threading.Thread(target=self._run, name="demo-server", daemon=True)
         self._thread.start()
@@ -191,6 +173,7 @@ class DemoServer:
         server = web.Server(
             self._handle, access_log=None, keepalive_timeout=_KEEP_ALIVE_S,
             read_bufsize=1 << 20, lingering_time=0, auto_decompress=True,
+            max_line_size=1 << 16, max_field_size=1 << 16,
         )  # fmt: skip
         runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await runner.setup()
@@ -255,10 +238,13 @@ class DemoServer:
         body = LiveBody(request, loop)
         if fault is not None and kind == "reset_after" and upload:
             body.break_after(fault.bytes or 0)
-        knock = Knock(
-            request.method, request.raw_path,
-            {name.lower(): value for name, value in request.headers.items()}, self.url, body,
-        )  # fmt: skip
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        size = len(request.raw_path) + sum(len(it) + len(headers[it]) + 4 for it in headers)
+        if size > _HEADER_LIMIT:
+            return Reply(400, body=container_page(400, "Bad Request"), media_type="text/html"), ""
+        # The address that the client used: there may be a proxy in between.
+        base = self.url.replace(f"{self._options.host}:{self.port}", headers.get("host", ""), 1)
+        knock = Knock(request.method, request.raw_path, headers, base, body, kind == "conflict")
         application = self._application
         if application is None:
             raise RuntimeError("the server was not started")

@@ -10,12 +10,11 @@ from urllib.parse import unquote
 from xnatfs.demo import schema, tables
 from xnatfs.demo.archive import REFRESH_STEPS
 from xnatfs.demo.catalog import CatalogConflictError
-from xnatfs.demo.gate import Gate
+from xnatfs.demo.gate import Gate, csrf_token
 from xnatfs.demo.holders import Holder
 from xnatfs.demo.objects import Resource
 from xnatfs.demo.routes import Call
 from xnatfs.demo.site import Site
-from xnatfs.demo.tables import Table
 from xnatfs.demo.users import AliasToken
 from xnatfs.demo.wire import Query, Refusal, Reply, Request, text
 
@@ -38,8 +37,9 @@ class Services:
     def session(self, call: Call) -> Reply:
         """The id of the session, a guest's too (R§6)."""
         tables.accepted(call.request, ("text/plain",))
-        more = "; XNAT_CSRF=00000000-0000-4000-8000-000000000000"
-        return text(call.request.session + (more if call.request.query.flag("CSRF") else ""))
+        session = call.request.session
+        more = f"; XNAT_CSRF={csrf_token(session)}" if call.request.query.flag("CSRF") else ""
+        return text(session + more)
 
     def end_session(self, call: Call) -> Reply:
         """Log out."""
@@ -105,12 +105,8 @@ class Services:
         """The types that can be searched (R§12.11); one type's fields are not described."""
         names = [] if call.tail.strip("/") else schema.element_names()
         keys = ("ELEMENT_NAME", "SINGULAR", "PLURAL", "SECURED", "COUNT")
-        rows = tuple(
-            {"ELEMENT_NAME": it, "SINGULAR": it, "PLURAL": it, "SECURED": "true", "COUNT": "0"}
-            for it in names
-        )
-        properties = (("totalRecords", str(len(rows))),)
-        return tables.render(Table(keys, rows, properties), call.request)
+        rows = (dict(zip(keys, (it, it, it, "true", "0"), strict=True)) for it in names)
+        return tables.render(tables.counted(keys, rows), call.request)
 
     def _meant(self, address: str, request: Request) -> Iterable[tuple[Holder, Resource]]:
         """The resources that an archive address like `/archive/experiments/E/…` means."""

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from xnatfs.demo import tables
-from xnatfs.demo.objects import (
-    Experiment,
-    Pairs,
-    Subject,
-    label_in,
-)
+from xnatfs.demo.objects import Experiment, Pairs, Subject, label_in
 from xnatfs.demo.routes import Call
 from xnatfs.demo.single import Single, without
 from xnatfs.demo.site import Site
-from xnatfs.demo.tables import Table
-from xnatfs.demo.wire import Refusal, Reply, Request, text
+from xnatfs.demo.wire import Refusal, Reply, text
 
 
 class Sharing:
@@ -26,50 +21,35 @@ class Sharing:
         self._rows = site.tables
         self._single = Single(site)
 
-    def subject_projects(self, call: Call) -> Reply:
-        """The projects that show a subject."""
-        return self._homes(self._single.subject(call)[1], call.request)
+    def _row(self, call: Call) -> tuple[Subject | Experiment, Callable[..., object]]:
+        """The subject or experiment of a call, and what keeps it."""
+        if "E" in call.variables:
+            return self._single.experiment(call)[1], self._rows.experiments.put
+        return self._single.subject(call)[1], self._rows.subjects.put
 
-    def experiment_projects(self, call: Call) -> Reply:
-        """The projects that show an experiment."""
-        return self._homes(self._single.experiment(call)[1], call.request)
-
-    def _homes(self, row: Subject | Experiment, request: Request) -> Reply:
+    def homes(self, call: Call) -> Reply:
+        """The projects that show it."""
+        row, _keep = self._row(call)
         names = [row.project, *(home for home, _label in row.shares)]
         found = [it for name in names if (it := self._rows.projects.get(name)) is not None]
-        rows = tuple(
-            {
-                "ID": it.id, "label": label_in(row, it.id), "Secondary_ID": it.secondary_id,
-                "Name": it.name,
-            }
-            for it in found
-        )  # fmt: skip
-        columns_ = ("ID", "label", "Secondary_ID", "Name")
-        return tables.render(Table(columns_, rows, (("totalRecords", str(len(rows))),)), request)
+        columns = ("ID", "label", "Secondary_ID", "Name")
+        cells = ((it.id, label_in(row, it.id), it.secondary_id, it.name) for it in found)
+        rows = (dict(zip(columns, them, strict=True)) for them in cells)
+        return tables.render(tables.counted(columns, rows), call.request)
 
-    def share_subject(self, call: Call) -> Reply:
-        """Show a subject in another project."""
-        _project, row = self._single.subject(call)
-        shares = self._shared(row, call)
-        if self._rows.subject(call.variables["TO"], call.request.query.get("label") or row.label):
+    def share(self, call: Call) -> Reply:
+        """Show it in another project; the subject of an experiment goes with it (R§5.3)."""
+        row, keep = self._row(call)
+        shares, target = self._shared(row, call), call.variables["TO"]
+        label = call.request.query.get("label") or row.label
+        find = self._rows.experiment if isinstance(row, Experiment) else self._rows.subject
+        if find(target, label):
             raise Refusal(409, "Label is already in use.")
-        self._rows.subjects.put(replace(row, shares=shares))
-        return text("")
-
-    def share_experiment(self, call: Call) -> Reply:
-        """Show an experiment in another project, its subject with it (R§5.3)."""
-        _project, row = self._single.experiment(call)
-        shares = self._shared(row, call)
-        target = call.variables["TO"]
-        if self._rows.experiment(target, call.request.query.get("label") or row.label):
-            raise Refusal(409, "Label is already in use.")
-        subject = self._rows.subjects.get(row.subject)
-        homes = (subject.project, *dict(subject.shares)) if subject else ()
-        if subject is not None and target not in homes:
-            self._rows.subjects.put(
-                replace(subject, shares=(*subject.shares, (target, subject.label)))
-            )
-        self._rows.experiments.put(replace(row, shares=shares))
+        subject = self._rows.subjects.get(row.subject) if isinstance(row, Experiment) else None
+        if subject is not None and target not in (subject.project, *dict(subject.shares)):
+            more = (*subject.shares, (target, subject.label))
+            self._rows.subjects.put(replace(subject, shares=more))
+        keep(replace(row, shares=shares))
         return text("")
 
     def _shared(self, row: Subject | Experiment, call: Call) -> Pairs:
@@ -83,21 +63,12 @@ class Sharing:
             raise Refusal(409, f"Already assigned to project:{target.id}")
         return (*row.shares, (target.id, call.request.query.get("label") or row.label))
 
-    def unshare_subject(self, call: Call) -> Reply:
-        """Stop showing a subject in another project."""
-        _project, row = self._single.subject(call)
-        self._rows.subjects.put(replace(row, shares=self._unshared(row, call)))
-        return text("")
-
-    def unshare_experiment(self, call: Call) -> Reply:
-        """Stop showing an experiment in another project."""
-        _project, row = self._single.experiment(call)
-        self._rows.experiments.put(replace(row, shares=self._unshared(row, call)))
-        return text("")
-
-    def _unshared(self, row: Subject | Experiment, call: Call) -> Pairs:
+    def unshare(self, call: Call) -> Reply:
+        """Stop showing it in another project."""
+        row, keep = self._row(call)
         target = call.variables["TO"]
         if target not in dict(row.shares):
             raise Refusal(404)
         self._single.need(call.request, "delete", self._rows.projects.get(target))
-        return without(row.shares, target)
+        keep(replace(row, shares=without(row.shares, target)))
+        return text("")

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from xnatfs.demo.addresses import Addresses
 from xnatfs.demo.archive import Archive
+from xnatfs.demo.database import Rows
 from xnatfs.demo.objects import Tables
+from xnatfs.demo.order import Order, Ordered
 from xnatfs.demo.rights import Rights
 from xnatfs.demo.users import Accounts, Sessions
 
@@ -30,6 +32,8 @@ class SiteOptions:
     entry_cost_s: float = 0.0
     # Everything answers with the maintenance page.
     maintenance: bool = False
+    # Data that is there without having been stored; None: what the archive was opened with first.
+    order: Order | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +53,31 @@ class Site:
         self.tables.close()
 
 
+def _ordered(tables: Tables, order: Order | None) -> Ordered | None:
+    """The data on order, which stays that of the first time."""
+    orders: Rows[Order] = Rows(tables.database, Order, "order", lambda _order: "order")
+    kept = orders.get("order") or (order and orders.put(order))
+    if order not in (None, kept):
+        raise FileExistsError(f"this archive was made with another order: {kept}")
+    if kept is None:
+        return None
+    ordered = Ordered(kept)
+    ordered.plant(tables)
+    return ordered
+
+
 def open_site(root: Path, options: SiteOptions) -> Site:
-    """Open the archive below `root`, empty if there is none."""
+    """Open the archive below `root`, empty if there is none. Raises OSError."""
     root.mkdir(parents=True, exist_ok=True)
     tables = Tables(root / "objects.sqlite")
     rights = Rights(tables)
-    archive = Archive(root, tables, checksums=options.checksums, entry_cost_s=options.entry_cost_s)
+    archive = Archive(
+        root,
+        tables,
+        checksums=options.checksums,
+        entry_cost_s=options.entry_cost_s,
+        ordered=_ordered(tables, options.order),
+    )
     return Site(
         options,
         tables,

@@ -6,10 +6,7 @@ from dataclasses import replace
 
 from xnatfs.demo import holders, items
 from xnatfs.demo.addresses import variable
-from xnatfs.demo.objects import (
-    Subject,
-    timestamp,
-)
+from xnatfs.demo.objects import Subject, timestamp
 from xnatfs.demo.removal import Removal
 from xnatfs.demo.routes import Call
 from xnatfs.demo.single import Single, created, fields_of, without

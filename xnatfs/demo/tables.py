@@ -42,6 +42,12 @@ class Table:
     column_notes: tuple[Mapping[str, str], ...] = ()
 
 
+def counted(columns: Sequence[str], rows: Iterable[Row]) -> Table:
+    """A listing that says how many rows it has."""
+    rows = tuple(rows)
+    return Table(tuple(columns), rows, (("totalRecords", str(len(rows))),))
+
+
 def java_order(keys: Iterable[str]) -> list[str]:
     """Keys in the order in which a Java HashMap iterates them when they were put in this order."""
     names = list(dict.fromkeys(keys))

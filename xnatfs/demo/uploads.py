@@ -29,17 +29,18 @@ from xnatfs.demo.tables import json_text
 from xnatfs.demo.wire import Body, BrokenTransferError, Query, Refusal, Reply, Request, text
 
 _PIECE = 1 << 20
-# Content types whose body is the file itself (R§4.1); JSON is not among them.
+# Content types whose body is the file itself (R§4.1); JSON is not among them, nor is
+# application/gzip (R§12.10).
 _IN_BODY = {
-    "application/octet-stream": ".bin", "application/zip": ".zip", "application/gzip": ".gz",
-    "application/x-gzip": ".gz", "application/x-gtar": ".tar.gz", "application/x-tar": ".tar",
-    "application/pdf": ".pdf", "application/msword": ".doc", "application/excel": ".xls",
-    "application/vnd.ms-excel": ".xls", "application/vnd.ms-powerpoint": ".ppt",
-    "application/powerpoint": ".ppt", "application/dicom": ".dcm", "text/plain": ".txt",
-    "text/xml": ".xml", "application/xml": ".xml", "text/csv": ".csv", "image/bmp": ".bmp",
-    "image/gif": ".gif", "image/jpeg": ".jpg", "image/png": ".png", "image/svg+xml": ".svg",
-    "image/tiff": ".tiff", "image/x-icon": ".ico", "video/mpeg": ".mpg", "video/mp4": ".mp4",
-    "video/quicktime": ".mov", "video/x-msvideo": ".avi",
+    "application/octet-stream": ".bin", "application/zip": ".zip", "application/x-gzip": ".gz",
+    "application/x-gtar": ".tar.gz", "application/x-tar": ".tar", "application/pdf": ".pdf",
+    "application/msword": ".doc", "application/excel": ".xls", "application/vnd.ms-excel": ".xls",
+    "application/vnd.ms-powerpoint": ".ppt", "application/powerpoint": ".ppt",
+    "application/dicom": ".dcm", "text/plain": ".txt", "text/xml": ".xml",
+    "application/xml": ".xml", "text/csv": ".csv", "image/bmp": ".bmp", "image/gif": ".gif",
+    "image/jpeg": ".jpg", "image/png": ".png", "image/svg+xml": ".svg", "image/tiff": ".tiff",
+    "image/x-icon": ".ico", "video/mpeg": ".mpg", "video/mp4": ".mp4", "video/quicktime": ".mov",
+    "video/x-msvideo": ".avi",
 }  # fmt: skip
 _ARCHIVES = (".tar", ".xar", ".tgz", ".tar.gz", ".zip", ".zar", ".gz")
 
@@ -99,7 +100,7 @@ class Uploads:
             )
         try:
             resource = self._resource(holder, named, query, request.user.name)
-            writer = _Writer(self._site, resource, query, request.user.name)
+            writer = _Writer(self._site, resource, request)
             duplicates: list[str] = []
             for one in incoming:
                 if query.flag("extract") and one.name.lower().endswith(_ARCHIVES):
@@ -203,13 +204,13 @@ class _Writer:
     and the bytes lie in place without being listed.
     """
 
-    def __init__(self, site: Site, resource: Resource, query: Query, user: str) -> None:
+    def __init__(self, site: Site, resource: Resource, request: Request) -> None:
         self._archive = site.archive
         self._event = str(site.tables.number("event"))
         self._resource = resource
-        self._query = query
-        self._user = user
-        self._base = site.archive.catalog(resource)
+        self._query = request.query
+        self._user = request.user.name
+        self._base = site.archive.base(resource, request)
         self._entries = {entry.uri: entry for entry in self._base.entries}
         self._changed = False
 

@@ -90,6 +90,7 @@ class Request:
 
     `path` is raw: percent-encoded as it came, below the context path, without query.
     `session` is the id of the HTTP session it runs in; `base` the server's URL with context path.
+    `conflict`: whatever it does to a catalog collides with another writer (R§4.6).
     """
 
     verb: str
@@ -100,6 +101,7 @@ class Request:
     user: User = GUEST
     session: str = ""
     base: str = ""
+    conflict: bool = False
 
     @property
     def media_type(self) -> str:
