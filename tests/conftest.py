@@ -80,6 +80,7 @@ def connect(server: DemoServer, tmp_path: Path) -> Iterator[Connect]:
         view: View | None = None,
         verify: str = "strict",
         url: str = "",
+        spool_size: int = 0,
         **policy: bool,
     ) -> FileSystem:
         settings = Settings(
@@ -87,7 +88,7 @@ def connect(server: DemoServer, tmp_path: Path) -> Iterator[Connect]:
             limits=limits or Limits(io_timeout_s=20),
             policy=Policy(**policy),
             store=StoreSettings(folder=tmp_path / "cache", verify=verify),
-            spool=SpoolSettings(folder=tmp_path / "state" / "spool"),
+            spool=SpoolSettings(folder=tmp_path / "state" / "spool", size=spool_size),
             view=view or View(),
             state_folder=tmp_path / "state",
         )

@@ -17,6 +17,7 @@ from xnatfs.errors import (
     BadName,
     CrossResource,
     FolderNotEmpty,
+    NoSpace,
     NotFound,
     NotPermitted,
     NotSupported,
@@ -406,6 +407,22 @@ def test_an_upload_that_moves_may_take_longer_than_the_timeout(connect, server, 
         drive.fs.flush(handle, ME, Waiter(idle_s=1.5))
         drive.fs.release(handle, soon())
     assert rest.files(HELD) == {"slow": content}
+
+
+def test_a_file_that_could_not_be_written_whole_is_not_sent(connect, rest: Rest) -> None:
+    drive = Driver(connect("member", spool_size=1_000_000))
+    drive.mkdir(NIFTI)
+    handle = drive.create(FILES + "/big")
+    drive.fs.write(handle, bytes(800_000), 0, soon())
+    with pytest.raises(NoSpace):
+        drive.fs.write(handle, bytes(800_000), 800_000, soon())
+    with pytest.raises(NoSpace):
+        drive.fs.flush(handle, ME, soon())
+    drive.fs.release(handle, soon())
+    assert rest.files(HELD) == {}
+    assert [row["path"] for row in drive.fs.pending()] == [FILES + "/big"]
+    drive.write(FILES + "/small", b"fits")
+    assert rest.files(HELD) == {"small": b"fits"}
 
 
 def test_nobody_elses_new_file_is_overwritten(drive: Driver, rest: Rest, expected_warnings) -> None:

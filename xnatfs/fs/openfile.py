@@ -124,8 +124,15 @@ class OpenFile:
     def write(self, offset: int, data: bytes, waiter: Waiter) -> None:
         """Write all of ``data``; the first write to an existing file copies it up."""
         with self._turn(waiter):
-            self._writable(self.size, waiter).write(offset, data)
+            upload = self._writable(self.size, waiter)
             self._written = True
+            try:
+                upload.write(offset, data)
+            except XnatfsError as error:
+                # A file with a hole is not sent: whoever goes on writing may, a close says why.
+                upload.fail(str(error))
+                self._state = Failed(upload, error)
+                raise
 
     def truncate(self, length: int, waiter: Waiter) -> None:
         """Cut the file, or lengthen it with zeros."""
