@@ -6,12 +6,12 @@ import http.server
 import json
 import os
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -103,18 +103,21 @@ def test_nobody_answers(desk: Desk, closed_port: int) -> None:
 def test_not_an_xnat_says_what_was_seen(desk: Desk, other_server: str) -> None:
     done = desk.xnatfs("mount", other_server, desk.point)
     one_line(done, 3, "XNAT", "404")
-    with socket.create_server(("127.0.0.1", 0)) as mute:
 
-        def greet() -> None:
-            with suppress(OSError):  # the test is over
-                for _ in range(3):
-                    caller, _ = mute.accept()
-                    with caller:
-                        caller.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
 
-        threading.Thread(target=greet, daemon=True).start()
-        url = f"http://127.0.0.1:{mute.getsockname()[1]}"
-        one_line(desk.xnatfs("mount", url, desk.point, "--io-timeout", "5"), 3)
+def test_something_that_is_no_web_server(desk: Desk) -> None:
+    class Greeter(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Greeter) as greeting:
+        serving = threading.Thread(target=greeting.serve_forever, args=(0.05,))
+        serving.start()
+        url = f"http://127.0.0.1:{greeting.server_address[1]}"
+        done = desk.xnatfs("mount", url, desk.point, "--io-timeout", "5")
+        greeting.shutdown()
+        serving.join()
+    one_line(done, 3)
 
 
 def test_what_a_mount_point_can_lack(desk: Desk, server: DemoServer) -> None:
