@@ -112,11 +112,11 @@ def flag(text: str) -> bool:
 
 
 # Groups of verbs: those that log in, and among them those that read, and the mount.
-LOGIN = frozenset({"mount", "ls", "uploads", "doctor"})
-READING = frozenset({"mount", "ls"})
-WRITING = frozenset({"mount", "uploads"})
-MOUNT = frozenset({"mount"})
-ALL = frozenset({"mount", "umount", "ls", "status", "uploads", "doctor", "demo"})
+LOGIN = frozenset({"mount", "run", "ls", "uploads", "doctor"})
+READING = frozenset({"mount", "run", "ls"})
+WRITING = frozenset({"mount", "run", "uploads"})
+MOUNT = frozenset({"mount", "run"})
+ALL = frozenset({"mount", "run", "umount", "ls", "status", "uploads", "doctor", "demo"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +202,8 @@ TABLE: tuple[Option, ...] = (
     Option("gid", number, "view.gid", "group of the files shown", MOUNT, "ID"),
     Option("umask", mode_bits, "view.umask", "permission bits that are not shown", MOUNT, "BITS"),
     Option("allow-other", flag, "", "let other users of this machine in", MOUNT, stricter=min),
-    Option("foreground", flag, "", "stay in the foreground and log to the terminal", MOUNT,
-           short="f", in_files=False),
+    Option("foreground", flag, "", "stay in the foreground and log to the terminal",
+           frozenset({"mount"}), short="f", in_files=False),
     Option("log-file", folder, "", "the log (default: in the state folder)", MOUNT, "FILE"),
     Option("log-level", one_of("debug", "info", "warning", "error"), "", "how much is logged",
            MOUNT, "LEVEL"),
