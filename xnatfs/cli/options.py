@@ -116,7 +116,6 @@ LOGIN = frozenset({"mount", "ls", "uploads", "doctor"})
 READING = frozenset({"mount", "ls"})
 WRITING = frozenset({"mount", "uploads"})
 MOUNT = frozenset({"mount"})
-ALL = frozenset({"mount", "umount", "ls", "status", "uploads", "doctor", "demo"})
 
 
 @dataclass(frozen=True, slots=True)
