@@ -116,6 +116,7 @@ LOGIN = frozenset({"mount", "ls", "uploads", "doctor"})
 READING = frozenset({"mount", "ls"})
 WRITING = frozenset({"mount", "uploads"})
 MOUNT = frozenset({"mount"})
+ALL = frozenset({"mount", "umount", "ls", "status", "uploads", "doctor", "demo"})
 
 
 @dataclass(frozen=True, slots=True)
