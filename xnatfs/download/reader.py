@@ -44,7 +44,7 @@ class Downloads:
     ) -> None:
         self._store = store
         self._workers = workers
-        self._rules = Rules(limits.io_timeout_s, lenient=settings.verify == "warn")
+        self._rules = Rules(limits.io_timeout_s, settings.verify == "warn", store.claims)
         self._counts = Counts()
         self._bulk = Bulk(store, workers, settings, self._rules, self._counts)
         self._mu = threading.Lock()
@@ -172,6 +172,7 @@ class Reader:
         piece = None if self._incoming.judging else self._content.read(offset, size)
         if piece is None and self._siblings is not None:
             self._bulk.bring(self._siblings, self._incoming.version, waiter)
+            self._content.look()
             piece = self._content.read(offset, size)
         if piece is None:
             piece = self._incoming.obtain(offset, size, waiter)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from enum import Enum
 
-from xnatfs.cache.store import Store
+from xnatfs.cache.store import Claim, Store
 from xnatfs.config import MIB
 from xnatfs.download.demands import Rules
 from xnatfs.download.fetcher import Counts
@@ -39,6 +39,9 @@ _STALLED_S = 10.0
 _NEAR = MIB // 4
 _NEAR_AT_START = 8 * MIB
 _PATIENCE_S = 2.0
+
+# How many files in the order of the listing are looked for while another process brings them.
+_LOOKS = 64
 
 # Attempts in a row that brought nothing, and the pause before the next.
 _FUTILE = 2
@@ -96,6 +99,7 @@ class Stream:
         # Paths that did not come; complete when it has ended.
         self.left: frozenset[str] = frozenset()
         self._store = store
+        self._claims = rules.claims
         self._counts = counts
         self._most = most
         self._excluded = frozenset(excluded)
@@ -201,13 +205,25 @@ class Stream:
         return outcome
 
     def _run(self) -> Outcome:
-        rows = self.siblings.rows(Waiter(idle_s=self._idle_s, interrupted=self._is_given_up))
-        pays = self._plan(rows)
+        rows = self.siblings.rows(self._patient(self._idle_s))
+        if not self._plan(rows):
+            return Outcome.NOT_WORTH_IT
+        claim = self._claims.obtain(
+            f"resource {self.siblings.key}", self._look, self._move, self._patient()
+        )
+        if claim is None:
+            return Outcome.COMPLETE
+        with claim:
+            self._drop(version for version in self._missing() if self._store.has(version))
+            return self._fetch(claim)
+
+    def _fetch(self, claim: Claim) -> Outcome:
+        """Ask for the whole as often as that is worth it."""
         futile = 0
-        while pays:
+        while streaming_pays(self.rows, self._expected, self._most):
             missing = len(self._expected)
             try:
-                self._attempt()
+                self._attempt(claim)
             except XnatfsError as error:
                 if self._reason is not None:
                     return self._reason
@@ -218,9 +234,41 @@ class Stream:
             else:
                 return Outcome.COMPLETE
             self._counts.add("retries")
-            Waiter(interrupted=self._is_given_up).sleep(_PAUSE_S, self.siblings.label)
-            pays = streaming_pays(self.rows, self._expected, self._most)
-        return Outcome.BROKEN if self._at or futile else Outcome.NOT_WORTH_IT
+            self._patient().sleep(_PAUSE_S, self.siblings.label)
+        return Outcome.BROKEN if self._expected else Outcome.COMPLETE
+
+    def _patient(self, idle_s: float | None = None) -> Waiter:
+        return Waiter(idle_s=idle_s, interrupted=self._is_given_up)
+
+    def _missing(self) -> list[Version]:
+        with self._moved:
+            return list(self._expected.values())
+
+    def _look(self) -> bool:
+        """Look what another process, which has the claim, has brought; whether that is all."""
+        here: list[Version] = []
+        absent = 0
+        for version in self._missing():
+            if self._store.has(version):
+                here.append(version)
+            else:
+                absent += 1
+                if absent == _LOOKS:
+                    break
+        if here:
+            self._move()
+            self._drop(here)
+        return not self._expected
+
+    def _move(self) -> None:
+        self._moved_at = time.monotonic()
+
+    def _drop(self, here: Iterable[Version]) -> None:
+        """These came another way."""
+        with self._moved:
+            for version in here:
+                self._expected.pop(version.path, None)
+            self._moved.notify_all()
 
     def _plan(self, rows: Sequence[RemoteFile]) -> bool:
         """Find out what is missing; whether a stream is the way to get it."""
@@ -247,8 +295,8 @@ class Stream:
     def _is_given_up(self) -> bool:
         return self._given_up
 
-    def _attempt(self) -> None:
-        waiter = Waiter(idle_s=self._idle_s, interrupted=self._is_given_up)
+    def _attempt(self, claim: Claim) -> None:
+        waiter = self._patient(self._idle_s)
         tar = Tar(self._choose, self.siblings.label)
         began, arrived = 0.0, 0
 
@@ -261,6 +309,7 @@ class Stream:
             if now - began > _PAUSE_S:
                 self._rate = arrived / (now - began)
             self._counts.add("fetched", len(piece))
+            claim.beat()
             tar.feed(piece)
             if self._hold_back():
                 waiter.progress()
