@@ -112,11 +112,11 @@ def flag(text: str) -> bool:
 
 
 # Groups of verbs: those that log in, and among them those that read, and the mount.
-LOGIN = frozenset({"mount", "run", "ls", "uploads", "doctor"})
+LOGIN = frozenset({"mount", "run", "ls", "uploads", "login", "logout", "doctor"})
 READING = frozenset({"mount", "run", "ls"})
 WRITING = frozenset({"mount", "run", "uploads"})
 MOUNT = frozenset({"mount", "run"})
-ALL = frozenset({"mount", "run", "umount", "ls", "status", "uploads", "doctor", "demo"})
+ALL = LOGIN | {"umount", "status", "demo"}
 
 
 @dataclass(frozen=True, slots=True)
