@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import Enum
 
@@ -74,7 +74,7 @@ class Sending:
 
     Args:
         archive, transfer: the server.
-        listing: a fresh listing of the resource; pays what else it proves.
+        listing: a fresh listing of the resource, by path; pays what else it proves.
         upload: sealed; resource: where it goes.
         waiter: how long.
         moved: called whenever bytes move.
@@ -88,7 +88,7 @@ class Sending:
         self,
         archive: Archive,
         transfer: Transfer,
-        listing: Callable[[Item, Waiter], list[RemoteFile]],
+        listing: Callable[[Item, Waiter], Mapping[str, RemoteFile]],
         upload: Upload,
         resource: Item,
         waiter: Waiter,
@@ -215,8 +215,7 @@ class Sending:
 
     def _find(self) -> RemoteFile | None:
         """The row of a fresh listing that has our name."""
-        rows = self._listing(self._resource, self._waiter)
-        return next((row for row in rows if row.path == self._path), None)
+        return self._listing(self._resource, self._waiter).get(self._path)
 
     def _has_size(self) -> bool:
         try:
@@ -331,10 +330,7 @@ class Sending:
         raise ServerFault(f"{self._labels}: the server holds other bytes than were sent")
 
     def _nothing_stored(self) -> NotPermitted:
-        return NotPermitted(
-            f"cannot upload {self._labels}: the server accepted it but stored nothing "
-            f'(user "{self._record.target.account}" may not edit this resource)'
-        )
+        return nothing_stored(self._labels, self._record.target.account)
 
     def _has_only_size(self, row: RemoteFile) -> bool:
         """Whether the server has no digest to check, and the right size."""
@@ -354,6 +350,14 @@ class Sending:
         # Bytes that even the server's own digest does not describe are nobody's version.
         broken = bool(row.digest) and comparison.md5 != row.digest
         return Found.CUT if broken else Found.OTHER
+
+
+def nothing_stored(what: str, account: str) -> NotPermitted:
+    """The error for a silent 200 (R§4.5)."""
+    return NotPermitted(
+        f"cannot upload {what}: the server accepted it but stored nothing "
+        f'(user "{account}" may not edit this resource)'
+    )
 
 
 class Comparison:
