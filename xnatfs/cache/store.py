@@ -17,6 +17,7 @@ from pathlib import Path
 
 from xnatfs.cache import disk, layout
 from xnatfs.cache.big import BigContent
+from xnatfs.cache.claims import Claim, Claims
 from xnatfs.cache.content import BLOCK, SMALL, Content, Verdict
 from xnatfs.cache.empty import EmptyContent
 from xnatfs.cache.eviction import Kept, Room, contents, remove
@@ -27,7 +28,7 @@ from xnatfs.config import StoreSettings, make_private
 from xnatfs.errors import DiskFault, NoSpace, QuotaExceeded, XnatfsError
 from xnatfs.model.versions import Version
 
-__all__ = ["BLOCK", "SMALL", "Content", "Store", "StoreStats", "Verdict"]
+__all__ = ["BLOCK", "SMALL", "Claim", "Claims", "Content", "Store", "StoreStats", "Verdict"]
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,8 @@ class Store:
 
     def __init__(self, settings: StoreSettings, server_key: str) -> None:
         self._folder = settings.folder / server_key
+        # Who of the processes that share this folder fetches what.
+        self.claims = Claims(self._folder / layout.CLAIMS)
         self._mu = threading.Lock()
         self._open: dict[str, _Opening] = {}
         self._room = Room(settings, self._in_use)
@@ -200,6 +203,7 @@ class Store:
             openings = list(self._open.values())
         for opening in openings:
             opening.content.save()
+        self.claims.close()
 
 
 def _disk_error(error: OSError, folder: Path) -> XnatfsError:

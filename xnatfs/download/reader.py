@@ -40,7 +40,7 @@ class Downloads:
     def __init__(self, store: Store, workers: Workers, limits: Limits, verify: str) -> None:
         self._store = store
         self._workers = workers
-        self._rules = Rules(limits.io_timeout_s, lenient=verify == "warn")
+        self._rules = Rules(limits.io_timeout_s, verify == "warn", store.claims)
         self._counts = Counts()
         self._mu = threading.Lock()
         # The one Incoming of a version that new readers join.
