@@ -44,9 +44,9 @@ def fits(upload: Upload) -> bool:
 def groups(uploads: Sequence[Upload], most_bytes: int) -> list[list[Upload]]:
     """Uploads in archives of at most so many bytes."""
     made: list[list[Upload]] = []
-    filled = most_bytes
+    filled = 0
     for upload in uploads:
-        if filled + upload.size > most_bytes:
+        if not made or filled + upload.size > most_bytes:
             made.append([])
             filled = 0
         made[-1].append(upload)

@@ -240,8 +240,9 @@ class Outbox:
                 self._uploader.settle(self._waiter(wanted), lane.resource)
         except XnatfsError as error:
             log.info("%s: %s", lane.resource.address, error)
-        except BaseException:
+        except BaseException as error:
             log.exception("the uploads to %s", lane.resource.address)
+            trouble = ServerFault(f"unexpected {error!r}")
         finally:
             with self._mu:
                 lane.busy = False
