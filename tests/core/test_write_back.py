@@ -12,10 +12,8 @@ import pytest
 
 from tests.core.driver import ME, SCAN4, Driver, Rest, requests, soon
 from tests.mount.desk import within
-from xnatfs.config import Limits
 from xnatfs.demo.faults import Fault
-from xnatfs.errors import NotFound, NotPermitted, TimedOut, XnatfsError
-from xnatfs.fs.values import Caller
+from xnatfs.errors import XnatfsError
 from xnatfs.upload import outbox
 from xnatfs.waiting import Waiter
 

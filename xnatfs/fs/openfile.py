@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from xnatfs.errors import SpaceProblem, XnatfsError
+from xnatfs.errors import XnatfsError
 from xnatfs.fs.states import (
     Failed,
     Handle,
@@ -128,7 +128,7 @@ class OpenFile:
     @property
     def unsent(self) -> bool:
         """Whether something of it should still go to the server."""
-        return self.unsealed or (isinstance(self._state, Sealed) and not self._unwanted)
+        return isinstance(self._state, Writing | Sealed) and not self._unwanted
 
     def read(self, offset: int, size: int, waiter: Waiter) -> bytes:
         """Exactly ``size`` bytes from ``offset``, fewer only at the end of the file."""
@@ -145,28 +145,18 @@ class OpenFile:
             upload = self._writable(self.size, waiter)
             self._written = True
             try:
-                self._write(upload, offset, data, waiter)
+                self._ways.find_room(lambda: upload.write(offset, data), waiter)
             except XnatfsError as error:
                 # A file with a hole is not sent: whoever goes on writing may, a close says why.
                 upload.fail(str(error))
                 self._state = Failed(upload, error)
                 raise
 
-    def _write(self, upload: Upload, offset: int, data: bytes, waiter: Waiter) -> None:
-        """Write, as often as what leaves the spool makes room for it."""
-        while True:
-            try:
-                upload.write(offset, data)
-            except SpaceProblem as error:
-                if not self._ways.make_room(waiter):
-                    raise error from None
-            else:
-                return
-
     def truncate(self, length: int, waiter: Waiter) -> None:
         """Cut the file, or lengthen it with zeros."""
         with self._turn.held(waiter, self.label):
-            self._writable(length, waiter).truncate(length)
+            upload = self._writable(length, waiter)
+            self._ways.find_room(lambda: upload.truncate(length), waiter)
             self._written = True
 
     def begin_empty(self, waiter: Waiter) -> None:
@@ -189,25 +179,27 @@ class OpenFile:
         """The upload to write into; called with the turn. ``keep``: old bytes still wanted."""
         state = self._state
         if isinstance(state, Reading):
-            old = pieces(state.source, min(keep, state.version.size), waiter)
-            upload = self._ways.new_upload(self.resource, self.path, self.label, self.base, old)
+            upload = self._ways.find_room(lambda: self._copied_up(state, keep, waiter), waiter)
             self._sources.append(state.source)
         else:
             upload = state.upload
             if not isinstance(state, Writing):
-                upload.reopen()
+                self._ways.find_room(upload.reopen, waiter)
         self._state = Writing(upload)
         return upload
+
+    def _copied_up(self, state: Reading, keep: int, waiter: Waiter) -> Upload:
+        old = pieces(state.source, min(keep, state.version.size), waiter)
+        return self._ways.new_upload(self.resource, self.path, self.label, self.base, old)
 
     # -- the ways out
 
     def flush(self, handle: Handle, caller_pid: int, waiter: Waiter) -> None:
         """One descriptor is being closed; its error reaches close(2).
 
-        Not every flush is the end of writing: a shell and ``subprocess`` close inherited
-        copies of a descriptor before and between writes. So nothing is sent for a file that
-        was not written yet (the release sends it), nor for a process other than the opener
-        while the opener lives.
+        Shells and ``subprocess`` close inherited copies before and between writes. So nothing is
+        sent for a file that was not written yet (the release sends it), nor for a process other
+        than the opener while the opener lives.
 
         Raises: whatever kept the data from the server; the data stays in the spool.
         """
@@ -218,9 +210,8 @@ class OpenFile:
             raise state.error
         if not self._written or not self.unsealed:
             return
-        if caller_pid and handle.opener not in (0, caller_pid) and _lives(handle.opener):
-            return
-        self.send_off(waiter)
+        if not handle.is_inherited_by(caller_pid):
+            self.send_off(waiter)
 
     def finish(self, waiter: Waiter) -> None:
         """The last descriptor is gone: send what is still unsent. Only the log can tell."""
@@ -258,10 +249,7 @@ class OpenFile:
             return isinstance(self._state, Sealed)
 
     def send(self, waiter: Waiter) -> None:
-        """Send the content and wait until the server has it.
-
-        The sending goes on when the wait is interrupted.
-        """
+        """Send the content and wait until the server has it, whoever gives up waiting."""
         self._turn.take(waiter, self.label)
         try:
             work = self._ways.patient()
@@ -330,15 +318,6 @@ class OpenFile:
         self._turn.end()
 
     # -- other ends
-
-    def keep_for_later(self) -> None:
-        """The mount ends: make what is not complete survive it, to be looked at."""
-        state = self._state
-        if isinstance(state, Writing) and not self._unwanted:
-            try:
-                state.upload.fsync()
-            except XnatfsError as error:
-                log.error("%s: %s", self.label, error)
 
     def readdress(self, path: str, label: str, base: Version | None, waiter: Waiter) -> bool:
         """The file is about to get another name: what is in the spool goes there.
@@ -420,12 +399,3 @@ class OpenFile:
             self._sources.append(state.source)
         for source in self._sources:
             source.close()
-
-
-def _lives(pid: int) -> bool:
-    """Whether a process exists (a zombie, which has closed its files, does not count)."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            return stat.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-    except (OSError, IndexError):
-        return False

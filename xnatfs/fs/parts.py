@@ -14,7 +14,14 @@ from typing import TypeVar
 from xnatfs.cache.store import Store
 from xnatfs.config import Settings
 from xnatfs.download.reader import Downloads
-from xnatfs.errors import NotFound, ServerFault, Stale, XnatfsError
+from xnatfs.errors import (
+    Interrupted,
+    NotFound,
+    ServerFault,
+    SpaceProblem,
+    Stale,
+    XnatfsError,
+)
 from xnatfs.fs.appearance import Appearance
 from xnatfs.fs.files import Files
 from xnatfs.fs.openfile import OpenFile
@@ -209,7 +216,19 @@ class Parts:
             self._count_sent(upload.size)
         return row
 
-    def make_room(self, waiter: Waiter) -> bool:
+    def find_room(self, change: Callable[[], T], waiter: Waiter) -> T:
+        """Make a change in the spool, as often as what leaves it makes room.
+
+        Raises: what ``change`` raises when nothing leaves it any more.
+        """
+        while True:
+            try:
+                return change()
+            except SpaceProblem as error:
+                if not self._make_room(waiter):
+                    raise error from None
+
+    def _make_room(self, waiter: Waiter) -> bool:
         """Wait until uploads have left the spool; False when none does."""
         owed = self.uploader.owed()
         try:
@@ -217,6 +236,8 @@ class Parts:
                 return True
             if owed:
                 self.run(self.uploader.settle, "room in the spool", waiter)
+        except Interrupted:
+            raise
         except XnatfsError as error:
             log.info("no room in the spool: %s", error)
             return False

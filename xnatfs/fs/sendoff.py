@@ -91,10 +91,18 @@ class SendOff:
         parts = self._parts
         idle = parts.outbox.stop(Waiter(total_s=_STOP_S))
         for file in parts.files.all():
-            file.keep_for_later()
+            if file.unsealed:
+                self._keep(file)
         if idle:
             parts.spool.release()
         # Else another process must not begin before this one is surely dead.
+
+    def _keep(self, file: OpenFile) -> None:
+        """Make what is not complete survive, to be looked at."""
+        try:
+            file.fsync(Waiter())
+        except XnatfsError as error:
+            log.error("%s: %s", file.label, error)
 
     def _is_sealed(self, row: Row) -> bool:
         record = row.record

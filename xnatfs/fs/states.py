@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from xnatfs.config import MIB
 from xnatfs.errors import XnatfsError
@@ -17,6 +17,8 @@ from xnatfs.waiting import Waiter
 
 if TYPE_CHECKING:
     from xnatfs.fs.openfile import OpenFile
+
+T = TypeVar("T")
 
 
 class Source(Protocol):
@@ -66,8 +68,8 @@ class Ways(Protocol):
     def look(self, resource: Item, upload: Upload, waiter: Waiter) -> RemoteFile | None:
         """Whether the server has an upload whose answer was lost."""
 
-    def make_room(self, waiter: Waiter) -> bool:
-        """Wait until uploads have left the spool; False when none is on its way."""
+    def find_room(self, change: Callable[[], T], waiter: Waiter) -> T:
+        """Make a change in the spool, as often as what leaves it makes room."""
 
     def patient(self) -> Waiter:
         """The waiter of work on a worker: as long as it moves."""
@@ -125,6 +127,10 @@ class Handle:
         """Whether it may write."""
         return self.flags & os.O_ACCMODE != os.O_RDONLY
 
+    def is_inherited_by(self, pid: int) -> bool:
+        """Whether a process closes only a copy of it: the opener, another one, still lives."""
+        return bool(pid) and self.opener not in (0, pid) and _lives(self.opener)
+
 
 @dataclass(frozen=True, slots=True)
 class SpoolSource:
@@ -146,3 +152,12 @@ def pieces(source: Source, size: int, waiter: Waiter) -> Iterator[bytes]:
     for offset in range(0, size, MIB):
         yield source.read(offset, min(MIB, size - offset), waiter)
         waiter.progress()
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process exists (a zombie, which has closed its files, does not count)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return stat.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except (OSError, IndexError):
+        return False

@@ -135,7 +135,8 @@ class Outbox:
     def drain(self, waiter: Waiter) -> None:
         """Send everything now, also what is held; returns when nothing is left.
 
-        Raises: TimedOut, Interrupted: the waiter ended first. What moves is progress to it.
+        Raises: TimedOut, Interrupted: the waiter ended first, or nothing moved for as long as a
+            transfer may stand still.
         """
         with self._mu:
             self._drains += 1
@@ -202,12 +203,15 @@ class Outbox:
     def _await(self, met: Callable[[], bool], waiter: Waiter, what: str) -> None:
         """``_mu`` is held."""
         moves = -1
+        patience = Waiter(idle_s=self._limits.io_timeout_s)
 
         def done() -> bool:
             nonlocal moves
             if self._moves != moves:
                 moves = self._moves
                 waiter.progress()
+                patience.progress()
+            patience.check(what)
             return met()
 
         waiter.until(self._mu, done, what)
