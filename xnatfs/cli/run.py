@@ -9,6 +9,7 @@ import argparse
 import os
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
     from xnatfs.fuse import mounting, running
     from xnatfs.fuse.serving import Plan
 
-    settings = chosen.settings
+    # All is sent before the command's end is told: there is no need to wait at every close.
+    spool = replace(chosen.settings.spool, write_back=True)
+    settings = replace(chosen.settings, spool=spool)
     credentials = credentials_for(settings)
     log_file = chosen.own.get("log_file") or mounting.default_log(
         settings.state_folder, Path(f"run-{socket.gethostname()}")
