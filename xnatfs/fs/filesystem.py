@@ -29,6 +29,7 @@ from xnatfs.fs.names import NameClass, classify
 from xnatfs.fs.opening import Opening
 from xnatfs.fs.overview import pending, status
 from xnatfs.fs.parts import Parts
+from xnatfs.fs.search import Search
 from xnatfs.fs.unstored import Unstored
 from xnatfs.fs.values import Attributes, Caller, Entry, Kind, Opened, ReadFailure, Space
 from xnatfs.rest import tokens
@@ -65,6 +66,7 @@ class FileSystem:
         self._folders = Folders(self._parts)
         self._opening = Opening(self._parts)
         self._unstored = Unstored(self._parts)
+        self.search = Search(self._parts)
 
     @classmethod
     def connect(
