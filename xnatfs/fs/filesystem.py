@@ -30,6 +30,7 @@ from xnatfs.fs.overview import pending, status
 from xnatfs.fs.parts import Parts
 from xnatfs.fs.unstored import Unstored
 from xnatfs.fs.values import Attributes, Caller, Entry, Kind, Opened, ReadFailure, Space
+from xnatfs.model.versions import Version
 from xnatfs.rest.login import Credentials
 from xnatfs.rest.session import Session
 from xnatfs.tree.namespace import Node
@@ -134,12 +135,17 @@ class FileSystem:
             parts.delete(node.item, node.inner, version, path, waiter)
             parts.files.replaced(path)
         elif file is not None:
+
+            def delete(inner: str, base: Version) -> None:
+                try:
+                    parts.delete(node.item, inner, base, path, waiter)
+                finally:
+                    # When the server did not remove it, it is to be seen under its own name again.
+                    parts.overlay.unhide(node.item, inner)
+
             try:
-                if file.removes and file.base is not None:
-                    parts.delete(node.item, file.removes, file.base, path, waiter)
+                file.remove_for_good(delete, waiter)
             finally:
-                # When the server did not remove it, it is to be seen again under its own name.
-                parts.overlay.unhide(node.item, file.removes)
                 file.give_up()
                 parts.overlay.remove_file(node.item, node.inner)
                 if not parts.files.is_open(file):

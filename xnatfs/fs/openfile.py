@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from xnatfs.errors import XnatfsError
@@ -277,11 +277,32 @@ class OpenFile:
                 return
         self.readdress(copy.path, copy.label, copy.base, waiter)
 
-    def detach(self, waiter: Waiter) -> None:
-        """The server's file is about to be replaced: keep a copy for who still reads it here."""
+    def take_back(self, waiter: Waiter) -> bool:
+        """The name that it was removed from is used again: the server's file is replaced instead.
+
+        Who still reads it here keeps a copy.
+
+        Returns: False: the server's file is gone already.
+        """
         with self._turn(waiter):
+            if not self.removes:
+                return False
             if isinstance(self._state, Reading):
                 self._writable(self.size, waiter)
+            self.removes = ""
+            return True
+
+    def remove_for_good(self, delete: Callable[[str, Version], None], waiter: Waiter) -> None:
+        """The last release of a removed file: the server's goes, unless its name came back.
+
+        Args:
+            delete: deletes a path of the server that still has that version.
+            waiter: the limits of the caller's wait.
+        """
+        with self._turn(waiter):
+            if self.removes and self.base is not None:
+                delete(self.removes, self.base)
+            self.removes = ""
 
     def give_up(self) -> None:
         """Its content is wanted no more (a local file was removed)."""

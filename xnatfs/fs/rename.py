@@ -70,9 +70,7 @@ def reclaim(parts: Parts, resource: Item, path: str, waiter: Waiter) -> Version 
     Returns: the server's version, which whatever comes there replaces; None when there is none.
     """
     for file in parts.files.all():
-        if file.resource == resource and file.removes == path:
-            file.detach(waiter)
-            file.removes = ""
+        if file.resource == resource and file.removes == path and file.take_back(waiter):
             parts.overlay.unhide(resource, path)
             return file.base
     return None
