@@ -17,6 +17,7 @@ from pathlib import Path
 
 from xnatfs.cache import disk, layout
 from xnatfs.cache.big import BigContent
+from xnatfs.cache.claims import Claim, Claims
 from xnatfs.cache.content import BLOCK, SMALL, Content, Verdict
 from xnatfs.cache.empty import EmptyContent
 from xnatfs.cache.eviction import Kept, Room, contents, remove
@@ -27,7 +28,7 @@ from xnatfs.config import StoreSettings, make_private
 from xnatfs.errors import DiskFault, NoSpace, QuotaExceeded, XnatfsError
 from xnatfs.model.versions import Version
 
-__all__ = ["BLOCK", "SMALL", "Content", "Store", "StoreStats", "Verdict"]
+__all__ = ["BLOCK", "SMALL", "Claim", "Claims", "Content", "Store", "StoreStats", "Verdict"]
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,8 @@ class Store:
 
     def __init__(self, settings: StoreSettings, server_key: str) -> None:
         self._folder = settings.folder / server_key
+        # Who of the processes that share this folder fetches what.
+        self.claims = Claims(self._folder / layout.CLAIMS)
         self._mu = threading.Lock()
         self._open: dict[str, _Opening] = {}
         self._room = Room(settings, self._in_use)
@@ -96,6 +99,14 @@ class Store:
 
     def open(self, version: Version) -> Content:
         """The content of a version, empty if nothing is known; never evicted while open."""
+        content = self._hold(version)
+        complete = content.complete()
+        with self._mu:
+            self._hits += complete
+            self._misses += not complete
+        return content
+
+    def _hold(self, version: Version) -> Content:
         if version.size == 0:
             return EmptyContent()
         with self._mu:
@@ -103,13 +114,26 @@ class Store:
             if opening is None:
                 opening = self._open[version.key] = self._make(version)
             opening.count += 1
-        content = opening.content
-        content.load()
-        complete = content.complete()
+        opening.content.load()
+        return opening.content
+
+    def has(self, version: Version) -> bool:
+        """Whether all of a small version seems to be here; what is on disk is not checked."""
         with self._mu:
-            self._hits += complete
-            self._misses += not complete
-        return content
+            opening = self._open.get(version.key)
+        if opening is not None:
+            return opening.content.complete()
+        return version.size == 0 or layout.content_path(self._folder, version.key).is_file()
+
+    def put(self, version: Version, whole: bytes) -> bool:
+        """Keep all of a small version, compared with the catalog; whether the disk took it."""
+        content = self._hold(version)
+        try:
+            content.put(0, whole)
+            content.mark_verified()
+            return content.on_disk
+        finally:
+            content.close()
 
     def _make(self, version: Version) -> _Opening:
         path = layout.content_path(self._folder, version.key)
@@ -200,6 +224,7 @@ class Store:
             openings = list(self._open.values())
         for opening in openings:
             opening.content.save()
+        self.claims.close()
 
 
 def _disk_error(error: OSError, folder: Path) -> XnatfsError:
