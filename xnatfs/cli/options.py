@@ -112,8 +112,8 @@ def flag(text: str) -> bool:
 
 
 # Groups of verbs: those that log in, and among them those that read, and the mount.
-LOGIN = frozenset({"mount", "run", "ls", "uploads", "login", "logout", "doctor"})
-READING = frozenset({"mount", "run", "ls"})
+LOGIN = frozenset({"mount", "run", "ls", "find", "uploads", "login", "logout", "doctor"})
+READING = frozenset({"mount", "run", "ls", "find"})
 WRITING = frozenset({"mount", "run", "uploads"})
 MOUNT = frozenset({"mount", "run"})
 ALL = LOGIN | {"umount", "status", "demo"}
