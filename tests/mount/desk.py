@@ -132,7 +132,7 @@ class Desk:
         return done.stdout
 
     def status(self) -> dict[str, object]:
-        (row,) = json.loads(self.xnatfs("status", self.point, "--json").stdout)
+        (row,) = json.loads(self.xnatfs("status", self.point, "--json").stdout)["mounts"]
         found: dict[str, object] = row
         return found
 

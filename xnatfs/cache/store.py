@@ -102,6 +102,14 @@ class Store:
 
     def open(self, version: Version) -> Content:
         """The content of a version, empty if nothing is known; never evicted while open."""
+        content = self._hold(version)
+        complete = content.complete()
+        with self._mu:
+            self._hits += complete
+            self._misses += not complete
+        return content
+
+    def _hold(self, version: Version) -> Content:
         if version.size == 0:
             return EmptyContent()
         with self._mu:
@@ -109,13 +117,26 @@ class Store:
             if opening is None:
                 opening = self._open[version.key] = self._make(version)
             opening.count += 1
-        content = opening.content
-        content.load()
-        complete = content.complete()
+        opening.content.load()
+        return opening.content
+
+    def has(self, version: Version) -> bool:
+        """Whether all of a small version seems to be here; what is on disk is not checked."""
         with self._mu:
-            self._hits += complete
-            self._misses += not complete
-        return content
+            opening = self._open.get(version.key)
+        if opening is not None:
+            return opening.content.complete()
+        return version.size == 0 or layout.content_path(self._folder, version.key).is_file()
+
+    def put(self, version: Version, whole: bytes) -> bool:
+        """Keep all of a small version, compared with the catalog; whether the disk took it."""
+        content = self._hold(version)
+        try:
+            content.put(0, whole)
+            content.mark_verified()
+            return content.on_disk
+        finally:
+            content.close()
 
     def _make(self, version: Version) -> _Opening:
         path = layout.content_path(self._folder, version.key)

@@ -29,6 +29,8 @@ VERBS = (
     Verb("ls", "list a folder of the archive, without mounting"),
     Verb("status", "what is mounted here, and how it is doing"),
     Verb("uploads", "what has not reached the server yet"),
+    Verb("login", "get or enter a token that stands for your password, for jobs"),
+    Verb("logout", "revoke that token and forget it"),
     Verb("doctor", "check what works on this machine, and say what to do"),
     Verb("demo", "a look-alike server, and the whole way through a job on it"),
 )

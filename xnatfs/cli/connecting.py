@@ -42,6 +42,19 @@ def _ask(question: str) -> str:
         raise UsageError("no login given") from None
 
 
+def typed(question: str) -> str:
+    """A person's answer; without a terminal the next line of standard input.
+
+    Raises: UsageError: there is none.
+    """
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        return _ask(question)
+    line = sys.stdin.readline()
+    if not line:
+        raise UsageError(f"no login given: standard input ended ({question.split()[0].lower()})")
+    return line.rstrip("\r\n")
+
+
 def connector(settings: Settings, mount: str = "") -> Callable[[Waiter], FileSystem]:
     """A function that logs in, with the login found now."""
     credentials = credentials_for(settings)

@@ -112,11 +112,11 @@ def flag(text: str) -> bool:
 
 
 # Groups of verbs: those that log in, and among them those that read, and the mount.
-LOGIN = frozenset({"mount", "ls", "uploads", "doctor"})
+LOGIN = frozenset({"mount", "ls", "uploads", "login", "logout", "doctor"})
 READING = frozenset({"mount", "ls"})
 WRITING = frozenset({"mount", "uploads"})
 MOUNT = frozenset({"mount"})
-ALL = frozenset({"mount", "umount", "ls", "status", "uploads", "doctor", "demo"})
+ALL = LOGIN | {"umount", "status", "demo"}
 
 
 @dataclass(frozen=True, slots=True)

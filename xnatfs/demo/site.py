@@ -11,7 +11,7 @@ from xnatfs.demo.database import Rows
 from xnatfs.demo.objects import Tables
 from xnatfs.demo.order import Order, Ordered
 from xnatfs.demo.rights import Rights
-from xnatfs.demo.users import Accounts, Sessions
+from xnatfs.demo.users import TOKEN_LIFE_S, Accounts, Sessions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,8 @@ class SiteOptions:
     session_idle_s: float = 900.0
     # Sessions that a user may have at once; more are refused with 401 (R§6).
     max_sessions: int = 1000
+    # Seconds after which an alias token is said to end (R§6).
+    token_life_s: float = TOKEN_LIFE_S
     # Seconds that reading a catalog takes per entry (R§3.3).
     entry_cost_s: float = 0.0
     # Everything answers with the maintenance page.
@@ -84,6 +86,6 @@ def open_site(root: Path, options: SiteOptions) -> Site:
         rights,
         archive,
         Addresses(tables, rights),
-        Accounts(tables.database),
+        Accounts(tables.database, options.token_life_s),
         Sessions(options.session_idle_s, options.max_sessions),
     )

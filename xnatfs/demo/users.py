@@ -72,7 +72,13 @@ class Accounts:
     Threading: the rows have the database's lock; `_failures` is guarded by `_lock`.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        database: Database,
+        token_life_s: float = TOKEN_LIFE_S,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._token_life_s = token_life_s
         self._clock = clock
         self._lock = threading.Lock()
         self._failures: dict[str, tuple[int, float]] = {}
@@ -119,7 +125,7 @@ class Accounts:
                 user,
                 self.tokens.database.next_number("token"),
                 created,
-                created + int(TOKEN_LIFE_S * 1000),
+                created + int(self._token_life_s * 1000),
             )
         )
 

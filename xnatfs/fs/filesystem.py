@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from xnatfs.config import Settings
@@ -30,6 +31,7 @@ from xnatfs.fs.overview import pending, status
 from xnatfs.fs.parts import Parts
 from xnatfs.fs.unstored import Unstored
 from xnatfs.fs.values import Attributes, Caller, Entry, Kind, Opened, ReadFailure, Space
+from xnatfs.rest import tokens
 from xnatfs.rest.login import Credentials
 from xnatfs.rest.session import Session
 from xnatfs.tree.namespace import Node
@@ -74,6 +76,8 @@ class FileSystem:
         """
         session = Session(settings.server, settings.limits, credentials, settings.state_folder)
         session.open(waiter)
+        # Commands that end soon keep a stored login alive too.
+        tokens.keep(session, settings.state_folder, waiter)
         return cls(settings, session, mount)
 
     def adopt(self, waiter: Waiter) -> None:
@@ -342,6 +346,11 @@ class FileSystem:
             if file.unsent and not file.local_only:
                 file.finish(waiter)
         self._parts.run(self._parts.uploader.settle, "the last verification", waiter)
+
+    def keep_login(self, waiter: Waiter) -> float:
+        """Renew a stored login before it ends; returns seconds after which to look again."""
+        folder = self._settings.state_folder
+        return self._parts.run(partial(tokens.keep, self._session, folder), "the login", waiter)
 
     def refresh(self, path: str) -> None:
         """Forget what is known of the names; the next look asks the server."""

@@ -13,13 +13,13 @@ from typing import TypeVar
 
 from xnatfs.cache.store import Store
 from xnatfs.config import Settings
-from xnatfs.download.reader import Downloads
+from xnatfs.download.reader import Downloads, Reader
 from xnatfs.errors import NotFound, ServerFault, Stale, XnatfsError
 from xnatfs.fs.appearance import Appearance
 from xnatfs.fs.files import Files
+from xnatfs.fs.neighbours import siblings_of
 from xnatfs.fs.openfile import OpenFile
 from xnatfs.fs.rights import Rights
-from xnatfs.fs.states import Source
 from xnatfs.fs.values import ReadFailure
 from xnatfs.model.entities import Head, Item, RemoteFile
 from xnatfs.model.versions import Version
@@ -77,7 +77,7 @@ class Parts:
         self.listings = Listings(self.archive, self.workers, limits, sharing)
         self.overlay = Overlay()
         self.names = Namespace(self.listings, self.overlay, limits, settings.view.scan_names)
-        self.downloads = Downloads(self.store, self.workers, limits, settings.store.verify)
+        self.downloads = Downloads(self.store, self.workers, limits, settings.store)
         self.receipts = Receipts(settings.state_folder, session.url, session.user)
         self.spool = Spool(settings.spool, session.url, session.user, mount)
         self.uploader = Uploader(
@@ -107,7 +107,7 @@ class Parts:
 
     # -- states.Ways
 
-    def open_source(self, resource: Item, version: Version, label: str) -> Source:
+    def open_source(self, resource: Item, version: Version, label: str) -> Reader:
         """A way to read a version: the store, and the server behind it."""
         # All parts of one opening are of one version: what the first reply said counts.
         modified = version.modified
@@ -132,7 +132,8 @@ class Parts:
             modified = modified or head.modified
             return head
 
-        return self.downloads.open(version, fetch, label)
+        siblings = siblings_of(self, resource, label.removesuffix(version.path))
+        return self.downloads.open(version, fetch, label, siblings)
 
     def new_upload(
         self,

@@ -155,6 +155,7 @@ class Serving:
             # Without its socket a mount still serves; only the commands cannot reach it.
             log.error("%s", error)
         self._mounted.set()
+        threading.Thread(target=self._keep_login, name="login", daemon=True).start()
         log.info("mounted %s at %s", self._record.server, self._record.mountpoint)
         self._tell_ready(self._record.user)
 
@@ -187,6 +188,16 @@ class Serving:
     def _end(self, _request: control.Message, _say: control.Say) -> bool:
         """The mount was taken away; a copy in some container's namespace must not keep us."""
         self._finish(time.monotonic() + self._settings.limits.drain_s)
+
+    def _keep_login(self) -> None:
+        """Renew a stored login while the mount lives; an idle one would lose it."""
+        budget = self._settings.limits.io_timeout_s
+        again = 0.0
+        while not self._loop_ended.wait(again):
+            try:
+                again = self._fs.keep_login(Waiter(total_s=budget))
+            except XnatfsError as error:
+                log.info("the login was not looked after: %s", error)
 
     # the end
 

@@ -112,6 +112,31 @@ class Transfer:
             return Head(arrived, head.modified)
         return head
 
+    def fetch_all(self, resource: Item, sink: Callable[[bytes], None], waiter: Waiter) -> None:
+        """Download all files of a resource as one uncompressed tar (R§3.4).
+
+        One resource for each stream: what leads to the files is then the same in all names.
+
+        Args:
+            resource: whose files.
+            sink: gets the bytes of the archive in order, in pieces of at most 1 MiB.
+            waiter: limits; told of progress with every piece.
+
+        Raises:
+            NotFound: the resource has no files, or is not there.
+            TransferBroken, TimedOut, BadReply, and those of ``Session.request``.
+        """
+        with self._session.request(
+            "GET",
+            f"{resource.address}/files",
+            params={"format": "tar"},
+            waiter=waiter,
+            stream=True,
+            expects=Expects.FILE,
+        ) as reply:
+            _first_byte(reply, 0, None, None, ranged=False)
+            _pour(reply, sink, waiter, skip=0, most=None)
+
     def _size(self, address: str, waiter: Waiter) -> int:
         reply = self._session.request("HEAD", address, waiter=waiter, expects=Expects.FILE)
         if reply.status != 200:
