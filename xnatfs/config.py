@@ -117,6 +117,8 @@ class SpoolSettings:
     folder: Path = field(default_factory=lambda: state_home() / "spool")
     # Bytes that may wait in the spool; 0 means: up to 5 % free disk.
     size: int = 0
+    # close returns when the spool has the data; it is sent in the background.
+    write_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,6 +189,8 @@ TABLE: tuple[Option, ...] = (
            WRITING, "DIR"),
     Option("spool-size", size, "spool.size", "how much may wait (0: up to 5 %% free disk)",
            WRITING, "SIZE", stricter=min),
+    Option("write-back", flag, "spool.write_back",
+           "close returns when the data is safe on this disk; it is sent in the background", MOUNT),
     Option("metadata-ttl", duration, "limits.metadata_ttl_s",
            "age at which others' changes are seen", READING, "TIME"),
     Option("verify", one_of("strict", "warn"), "store.verify",

@@ -95,6 +95,7 @@ def _serve(
     hold_signals()
     try:
         fs.adopt(Waiter(total_s=budget))
+        fs.recover()
         Serving(fs, settings, plan, ready).run()
     except BaseException:
         fs.close()
