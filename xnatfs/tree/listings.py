@@ -199,9 +199,10 @@ class Listings:
     # -- our own changes, and what else is known
 
     def put_files(self, resource: Item, rows: Sequence[RemoteFile], asked: float) -> None:
-        """A fresh listing of a resource that came along another way (a verification)."""
+        """A fresh listing of a resource, asked for because we changed something there."""
         with self._mu:
             self._store(Key(FILES, resource.address), FileListing(Catalog(rows), asked))
+        self._sharing.void(resource.address)
 
     def own_file(self, resource: Item, path: str, row: RemoteFile | None) -> None:
         """Remember our own change at once: ``row`` stands there now, or nothing (None).
