@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from xnatfs.cli.configuration import Chosen, choose, normal_url
 from xnatfs.config import Settings
+from xnatfs.configuration import Chosen, choose, normal_url
 from xnatfs.errors import UsageError
 from xnatfs.fs.filesystem import FileSystem
 from xnatfs.rest.login import Credentials, find_credentials

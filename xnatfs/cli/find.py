@@ -12,7 +12,7 @@ import argparse
 import sys
 from fnmatch import fnmatchcase
 
-from xnatfs.cli import options
+from xnatfs import options
 from xnatfs.cli.connecting import connected, waiter_for
 from xnatfs.cli.exits import OK
 from xnatfs.cli.places import parse

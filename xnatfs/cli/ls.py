@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from xnatfs.cli import options
+from xnatfs import options
 from xnatfs.cli.connecting import connected, waiter_for
 from xnatfs.cli.exits import OK
 from xnatfs.cli.places import parse

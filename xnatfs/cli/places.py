@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from urllib.parse import unquote, urlsplit
 
-from xnatfs.cli.options import archive_path
 from xnatfs.errors import UsageError
+from xnatfs.options import archive_path
 
 # Where the REST interface begins in an address (R§1.1), and the browser's pages.
 _REST = re.compile(r"/(?:data|REST)(?:/archive)?(?=/|$)")
