@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xnatfs.cli import options
-from xnatfs.cli.configuration import choose
+from xnatfs import options
 from xnatfs.cli.exits import COMMAND_FAILED, NOT_ARRIVED
+from xnatfs.configuration import choose
 from xnatfs.errors import UsageError
 
 if TYPE_CHECKING:
