@@ -130,8 +130,9 @@ def test_a_tree_of_objects_is_made_by_mkdir_p(desk: Desk, busy_server: DemoServe
     desk.expected.append("needs --allow-create")
     done = desk.run("--allow-create", "--", "sh", "-c", script)
     assert (done.returncode, done.stderr) == (0, "")
-    project = "/projects/PVT000/experiments/RUN1_MR"
-    assert Rest(busy_server).files(f"{project}/scans/1/resources/NIFTI") == {"sub/x": b"x\n"}
+    session = "/data/projects/PVT000/experiments/RUN1_MR"
+    address = f"{session}/scans/1/resources/NIFTI/files/sub/x"
+    assert Rest(busy_server).ask("GET", address) == b"x\n"
 
 
 def test_streams_and_descriptors_reach_the_command(desk: Desk) -> None:
