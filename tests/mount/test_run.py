@@ -130,7 +130,7 @@ def test_a_tree_of_objects_is_made_by_mkdir_p(desk: Desk, busy_server: DemoServe
     desk.expected.append("needs --allow-create")
     done = desk.run("--allow-create", "--", "sh", "-c", script)
     assert (done.returncode, done.stderr) == (0, "")
-    session = "/data/projects/PVT000/experiments/RUN1_MR"
+    session = "/data/projects/PVT000/subjects/RUN1/experiments/RUN1_MR"
     address = f"{session}/scans/1/resources/NIFTI/files/sub/x"
     assert Rest(busy_server).ask("GET", address) == b"x\n"
 
