@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from xnatfs.demo.server import DemoServer, ServerOptions
+from xnatfs.fsspec import XnatFileSystem
 from xnatfs.fsspec.connections import connections
 
 # Of the many cases of one kind in fsspec's suite, these stay in the usual run.
@@ -39,6 +40,7 @@ def site(small_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         environment.setenv("XNAT_HOST", server.url)
         environment.setenv("XNAT_USER", "admin")
         environment.setenv("XNAT_PASS", "admin")
+        XnatFileSystem.clear_instance_cache()  # they have read another environment
         yield server
         connections.close()
     server.stop()
