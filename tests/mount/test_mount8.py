@@ -85,7 +85,8 @@ def test_fstab(root: Desk) -> None:
     said = works(
         root,
         f"cd {root.folder}; mount -a -T fstab; ls here; mount -T fstab {there}; ls there\n"
-        "findmnt -n -t fuse.xnatfs -o TARGET --list | grep ^$PWD; umount -a -t fuse.xnatfs; ls here there",
+        "findmnt -n -t fuse.xnatfs -o TARGET --list | grep ^$PWD; umount -a -t fuse.xnatfs\n"
+        "ls here there",
     ).split()
     assert said[:2] == ["experiments", "projects"]
     assert said[2:5] == ["experiments", "resources", "subjects"]
