@@ -31,7 +31,7 @@ from xnatfs.errors import NoSpace, XnatfsError
 from xnatfs.model.versions import Version
 from xnatfs.upload.disk import local_disk, sync_folder
 from xnatfs.upload.owner import OWNER_NAME, RELEASED_NAME, Owner, write_owner
-from xnatfs.upload.record import Base, Record, Target, read_record, write_record
+from xnatfs.upload.record import RECORD_NAME, Base, Record, Target, read_record
 from xnatfs.upload.upload import LEAVING, Upload
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,8 @@ class Spool:
         try:
             with local_disk(f"the spool copy of {target.labels}"):
                 making.mkdir(mode=0o700)
-            write_record(making, record, durable=False)
+                # Nobody looks into a folder that is being made: it need not be replaced.
+                (making / RECORD_NAME).write_text(record.to_json())
             upload = Upload(self, making, record)
             for piece in old or ():
                 upload.write(upload.size, piece)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any, BinaryIO, Protocol
 
 from xnatfs.errors import Conflict, DiskFault, Protected, SpaceProblem
 from xnatfs.upload.content import BYTES_NAME, Bound, Content
-from xnatfs.upload.disk import local_disk, sync_file, sync_folder
+from xnatfs.upload.disk import local_disk, remove_folder, sync_file, sync_folder
 from xnatfs.upload.record import RECORD_NAME, Base, Record, State, Target, write_record
 
 __all__ = ["BYTES_NAME", "LEAVING", "Upload"]
@@ -271,7 +270,7 @@ class Upload:
             try:
                 # In one step: a folder that lost its record but not its bytes would be a riddle.
                 os.rename(self._folder, leaving)
-                shutil.rmtree(leaving)
+                remove_folder(leaving)
             except OSError as error:
                 log.warning("cannot remove %s from the spool: %s", self._folder, error)
         self._table.forget(self)
