@@ -92,9 +92,8 @@ def reclaim(parts: Parts, resource: Item, path: str, waiter: Waiter) -> Version 
     if not parts.overlay.is_hidden(resource, path):
         return None
     for file in parts.files.all():
-        if file.resource.address == resource.address and file.removes == path:
-            file.detach(waiter)
-            file.removes = ""
+        same = file.resource.address == resource.address and file.removes == path
+        if same and file.take_back(waiter):
             parts.overlay.unhide(resource, path)
             return file.base
     return None

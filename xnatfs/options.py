@@ -112,10 +112,10 @@ def flag(text: str) -> bool:
 
 
 # Groups of verbs: those that log in, and among them those that read, and the mount.
-LOGIN = frozenset({"mount", "ls", "uploads", "login", "logout", "doctor"})
-READING = frozenset({"mount", "ls"})
-WRITING = frozenset({"mount", "uploads"})
-MOUNT = frozenset({"mount"})
+LOGIN = frozenset({"mount", "run", "ls", "find", "uploads", "login", "logout", "doctor"})
+READING = frozenset({"mount", "run", "ls", "find"})
+WRITING = frozenset({"mount", "run", "uploads"})
+MOUNT = frozenset({"mount", "run"})
 ALL = LOGIN | {"umount", "status", "demo"}
 
 
@@ -204,8 +204,8 @@ TABLE: tuple[Option, ...] = (
     Option("gid", number, "view.gid", "group of the files shown", MOUNT, "ID"),
     Option("umask", mode_bits, "view.umask", "permission bits that are not shown", MOUNT, "BITS"),
     Option("allow-other", flag, "", "let other users of this machine in", MOUNT, stricter=min),
-    Option("foreground", flag, "", "stay in the foreground and log to the terminal", MOUNT,
-           short="f", in_files=False),
+    Option("foreground", flag, "", "stay in the foreground and log to the terminal",
+           frozenset({"mount"}), short="f", in_files=False),
     Option("log-file", folder, "", "the log (default: in the state folder)", MOUNT, "FILE"),
     Option("log-level", one_of("debug", "info", "warning", "error"), "", "how much is logged",
            MOUNT, "LEVEL"),
