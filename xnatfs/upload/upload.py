@@ -164,7 +164,9 @@ class Upload:
                 raise
             self._write_if_possible(state=State.SEALED, size=self.size, md5=md5)
             self._proven = True
-            self.close()
+            if self.kept:
+                # Else the descriptor may be all that there is: the folder is gone, say.
+                self.close()
             return self._record
 
     def resume(self) -> Record:
@@ -271,6 +273,8 @@ class Upload:
                 # In one step: a folder that lost its record but not its bytes would be a riddle.
                 os.rename(self._folder, leaving)
                 remove_folder(leaving)
+            except FileNotFoundError:
+                log.info("%s was gone from the spool", self._folder)
             except OSError as error:
                 log.warning("cannot remove %s from the spool: %s", self._folder, error)
         self._table.forget(self)
