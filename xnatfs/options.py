@@ -89,6 +89,16 @@ def archive_path(text: str) -> str:
     return "/" + "/".join(part for part in text.split("/") if part)
 
 
+def data_type(text: str) -> str:
+    """The name of a data type: ``xnat:mrSessionData``.
+
+    Raises: ValueError.
+    """
+    if not re.fullmatch(r"[A-Za-z_][\w.-]*:[A-Za-z_][\w.-]*", text):
+        raise ValueError("a data type is given as xnat:mrSessionData")
+    return text
+
+
 def one_of(*words: str) -> Callable[[str], str]:
     """One of these words."""
 
@@ -181,6 +191,12 @@ TABLE: tuple[Option, ...] = (
            MOUNT, stricter=min),
     Option("allow-delete", flag, "policy.allow_delete", "remove files that others made", MOUNT,
            stricter=min),
+    Option("allow-create", flag, "policy.allow_create", "make subjects, sessions and scans",
+           MOUNT, stricter=min),
+    Option("session-type", data_type, "policy.session_type", "the data type of new sessions",
+           MOUNT, "TYPE"),
+    Option("scan-type", data_type, "policy.scan_type", "the data type of new scans", MOUNT,
+           "TYPE"),
     Option("cache-dir", folder, "store.folder", "where downloaded data is kept", READING, "DIR"),
     Option("cache-size", size, "store.size", "how much of it", READING, "SIZE", stricter=min),
     Option("cache-max-age", duration, "store.max_age_s", "for how long at most", READING, "TIME",

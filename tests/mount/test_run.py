@@ -122,6 +122,19 @@ def test_what_was_written_is_there_when_it_returns(desk: Desk, busy_server: Demo
     }
 
 
+def test_a_tree_of_objects_is_made_by_mkdir_p(desk: Desk, busy_server: DemoServer) -> None:
+    place = "projects/PVT000/subjects/RUN1/experiments/RUN1_MR/scans/1/resources/NIFTI/files/sub"
+    script = f'mkdir -p "$XNATFS_MOUNT/{place}" && echo x > "$XNATFS_MOUNT/{place}/x"'
+    done = desk.run("--", "sh", "-c", script)
+    assert (done.returncode, "Operation not permitted" in done.stderr) == (1, True)
+    desk.expected.append("needs --allow-create")
+    done = desk.run("--allow-create", "--", "sh", "-c", script)
+    assert (done.returncode, done.stderr) == (0, "")
+    session = "/data/projects/PVT000/subjects/RUN1/experiments/RUN1_MR"
+    address = f"{session}/scans/1/resources/NIFTI/files/sub/x"
+    assert Rest(busy_server).ask("GET", address) == b"x\n"
+
+
 def test_streams_and_descriptors_reach_the_command(desk: Desk) -> None:
     reading, writing = os.pipe()
     os.write(writing, b"third\n")

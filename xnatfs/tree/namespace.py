@@ -131,6 +131,11 @@ class Namespace:
             raise NotFound(f"no {name} in {node.path}")
         return self._node(node, name, found)
 
+    def taken_now(self, node: Node, waiter: Waiter) -> set[str]:
+        """Labels and ids of all that the server lists where a collection's objects come from."""
+        rows = self._listing(node, waiter, time.monotonic()).rows
+        return {name for item in rows for name in (item.id, item.label)}
+
     def children(self, node: Node, waiter: Waiter) -> Iterator[Node]:
         """The entries of a folder, in the server's order."""
         if node.kind is not Kind.FOLDER:
