@@ -24,6 +24,7 @@ from xnatfs.config import Settings
 from xnatfs.errors import FuseUnusable, WaitEnded, XnatfsError
 from xnatfs.fs.filesystem import FileSystem
 from xnatfs.fuse import binding, control, mounts
+from xnatfs.fuse.notify import notify
 from xnatfs.fuse.operations import Operations
 from xnatfs.fuse.private import mount_space
 from xnatfs.waiting import POLL_S, Waiter
@@ -192,6 +193,7 @@ class Serving:
         threading.Thread(target=self._keep_login, name="login", daemon=True).start()
         log.info("mounted %s at %s", self._record.server, self._record.mountpoint)
         self._tell_ready(self._record.user)
+        notify("READY=1", f"STATUS={self._record.server} as {self._record.user}")
 
     # what commands ask
 
@@ -278,6 +280,7 @@ class Serving:
             while True:
                 time.sleep(_CLOSE_S)
         code = 1
+        notify("STOPPING=1", "STATUS=sending what is left")
         try:
             self._drain(waiter, progress)
             self._operations.give_up()
