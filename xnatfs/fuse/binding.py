@@ -10,6 +10,7 @@ import ctypes.util
 import errno
 import logging
 import os
+import re
 import signal
 import threading
 import warnings
@@ -32,6 +33,9 @@ _ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKIL
 # readers of large files, 64 is what other network file systems ask for.
 _MAX_BACKGROUND = 64
 
+
+# The thread group in /proc/TID/status.
+_GROUP = re.compile(rb"^Tgid:\t(\d+)$", re.MULTILINE)
 
 # From this version on libfuse serves with 10 threads unless it is told otherwise; a few slow
 # uploads would hold up every reader.
@@ -210,11 +214,15 @@ def _is_gone(thread: int) -> bool:
 
 
 def _caller(thread: int) -> Caller:
-    """The process that a thread belongs to."""
-    try:
-        return Caller(int(_status(thread).get("Tgid", "0")))
-    except ValueError:
+    """The process that a thread belongs to; asked with every open and close."""
+    if thread <= 0:
         return Caller(0)
+    try:
+        with open(f"/proc/{thread}/status", "rb") as status:
+            found = _GROUP.search(status.read())
+    except OSError:
+        return Caller(0)
+    return Caller(int(found[1]) if found else 0)
 
 
 def options(settings: Settings, version: tuple[int, int], *, allow_other: bool) -> dict[str, Any]:

@@ -117,6 +117,7 @@ class Serving:
                 "status": self._status,
                 "refresh": self._refresh,
                 "umount": self._drain_for_umount,
+                "send": self._send_now,
                 "end": self._end,
             },
         )
@@ -212,11 +213,16 @@ class Serving:
         if self._plan.attend or self._operations.writing():
             say({"in_use": True})
             return False
+        self._send_now(request, say)
+        return True
+
+    def _send_now(self, request: control.Message, say: control.Say) -> bool:
+        """Send what is complete, with progress."""
         wait = request.get("wait")
         waiter = Waiter(total_s=None if wait is None else float(wait))
         self._drain(waiter, lambda pending: say({"pending": pending}))
         say({"drained": True})
-        return True
+        return False
 
     def _end(self, _request: control.Message, _say: control.Say) -> bool:
         """The mount was taken away; a copy in some container's namespace must not keep us."""
