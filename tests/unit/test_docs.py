@@ -14,7 +14,7 @@ import pytest
 
 from xnatfs import cli
 from xnatfs.cli import exits
-from xnatfs.cli.options import LOGIN, READING, TABLE, WRITING
+from xnatfs.options import LOGIN, READING, TABLE, WRITING
 
 TOP = Path(__file__).resolve().parents[2]
 DOCUMENTS = [

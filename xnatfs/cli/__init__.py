@@ -27,6 +27,7 @@ VERBS = (
     Verb("mount", "mount an archive as a folder"),
     Verb("umount", "unmount, and wait until everything has arrived"),
     Verb("ls", "list a folder of the archive, without mounting"),
+    Verb("find", "scans and sessions of a project, by type, quality, what is missing"),
     Verb("status", "what is mounted here, and how it is doing"),
     Verb("uploads", "what has not reached the server yet"),
     Verb("login", "get or enter a token that stands for your password, for jobs"),

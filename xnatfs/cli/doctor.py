@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from xnatfs import __version__
-from xnatfs.cli import exits, options
-from xnatfs.cli.configuration import choose
+from xnatfs import __version__, options
+from xnatfs.cli import exits
 from xnatfs.cli.shown import bytes_text, expiry_text
 from xnatfs.config import Settings
+from xnatfs.configuration import choose
 from xnatfs.errors import XnatfsError
 
 

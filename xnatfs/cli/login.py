@@ -10,12 +10,12 @@ import argparse
 import os
 from dataclasses import replace
 
-from xnatfs.cli import options
-from xnatfs.cli.configuration import choose
+from xnatfs import options
 from xnatfs.cli.connecting import typed, waiter_for
 from xnatfs.cli.exits import OK
 from xnatfs.cli.shown import expiry_text
 from xnatfs.config import Settings
+from xnatfs.configuration import choose
 from xnatfs.errors import NotFound, NotPermitted, UsageError
 from xnatfs.rest import tokens
 from xnatfs.rest.login import (

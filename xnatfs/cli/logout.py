@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 
-from xnatfs.cli import options
-from xnatfs.cli.configuration import choose
+from xnatfs import options
 from xnatfs.cli.connecting import waiter_for
 from xnatfs.cli.exits import OK
+from xnatfs.configuration import choose
 from xnatfs.errors import LoginRefused, NotFound, ServerProblem, WaitEnded
 from xnatfs.rest import tokens
 from xnatfs.rest.login import forget_login, login_file, stored_login

@@ -10,10 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from xnatfs.cli import options
-from xnatfs.cli.configuration import choose
+from xnatfs import options
 from xnatfs.cli.exits import OK
 from xnatfs.cli.shown import age_text, bytes_text, count_text, expiry_text
+from xnatfs.configuration import choose
 from xnatfs.errors import NotFound, ServerProblem, WaitEnded
 from xnatfs.rest.login import stored_logins
 

@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from xnatfs.cli import options
-from xnatfs.cli.configuration import choose
+from xnatfs import options
+from xnatfs.configuration import choose
 from xnatfs.errors import UsageError
 
 

@@ -17,11 +17,12 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from xnatfs.cli import exits, options
-from xnatfs.cli.configuration import choose, normal_url
+from xnatfs import options
+from xnatfs.cli import exits
 from xnatfs.cli.connecting import connector, waiter_for
 from xnatfs.cli.shown import FORMATS, age_text, bytes_text, count_text, printable, render
 from xnatfs.config import Settings
+from xnatfs.configuration import choose, normal_url
 from xnatfs.errors import UsageError, WaitEnded, XnatfsError
 from xnatfs.upload.queue import Queue, Row
 from xnatfs.waiting import Waiter

@@ -30,6 +30,7 @@ from xnatfs.fs.names import NameClass, classify
 from xnatfs.fs.opening import Opening
 from xnatfs.fs.overview import pending, status
 from xnatfs.fs.parts import Parts
+from xnatfs.fs.search import Search
 from xnatfs.fs.sendoff import SendOff
 from xnatfs.fs.unstored import Unstored
 from xnatfs.fs.values import Attributes, Caller, Entry, Kind, Opened, ReadFailure, Space
@@ -67,6 +68,7 @@ class FileSystem:
         self._folders = Folders(self._parts)
         self._opening = Opening(self._parts)
         self._unstored = Unstored(self._parts)
+        self.search = Search(self._parts)
         self._send_off = SendOff(self._parts)
 
     @classmethod

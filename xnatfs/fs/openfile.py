@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from xnatfs.errors import XnatfsError
@@ -357,11 +357,25 @@ class OpenFile:
                 return
         self.readdress(copy.path, copy.label, copy.base, waiter)
 
-    def detach(self, waiter: Waiter) -> None:
-        """The server's file is about to be replaced: keep a copy for who still reads it here."""
+    def take_back(self, waiter: Waiter) -> bool:
+        """Its name is used again: who reads it here keeps a copy, the server's is replaced.
+
+        Returns: False: the server's file is gone already.
+        """
         with self._turn.held(waiter, self.label):
+            if not self.removes:
+                return False
             if isinstance(self._state, Reading):
                 self._writable(self.size, waiter)
+            self.removes = ""
+            return True
+
+    def remove_for_good(self, delete: Callable[[str, Version], None], waiter: Waiter) -> None:
+        """The last release of a removed file: ``delete`` the server's unless its name came back."""
+        with self._turn.held(waiter, self.label):
+            if self.removes and self.base is not None:
+                delete(self.removes, self.base)
+            self.removes = ""
 
     @contextmanager
     def stepping_aside(self, waiter: Waiter) -> Iterator[bool]:

@@ -90,6 +90,8 @@ class Opening:
     ) -> Opened:
         parts = self._parts
         base = reclaim(parts, node.item, node.inner, waiter)
+        # What the kernel was told of a file that had this name before is no version to pin.
+        parts.files.replaced(node.path)
 
         def make() -> OpenFile:
             new = OpenFile(parts, node.item, node.inner, node.path, base, local_only=local_only)

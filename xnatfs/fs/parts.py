@@ -327,10 +327,11 @@ class Parts:
             self.uploader.removed(resource, path)
             asked = time.monotonic()
             after = self.archive.files(resource, waiter)
+            # In its turn: a file that gets the name next must keep its own receipt.
+            self.receipts.remove(resource.id, path)
         self.overlay.keep_folders(resource, path)
         self.listings.put_files(resource, after, asked)
         left = {row.path for row in after}
-        self.receipts.remove(resource.id, path)
         lost = sorted(row.path for row in before if row.path not in left and row.path != path)
         if lost:
             raise ServerFault(f"removing {label} also removed {', '.join(lost)}")

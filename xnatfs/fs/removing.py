@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 from xnatfs.fs.openfile import OpenFile
 from xnatfs.fs.parts import Parts
+from xnatfs.model.versions import Version
 from xnatfs.tree.namespace import Node
 from xnatfs.waiting import Waiter
 
@@ -42,13 +43,18 @@ def _remove_local(parts: Parts, node: Node, file: OpenFile, waiter: Waiter) -> b
             file.give_up()
         parts.overlay.remove_file(node.item, node.inner)
         return True
+
     # Removed while it was open: this is the last release.
+    def delete(inner: str, base: Version) -> None:
+        try:
+            parts.delete(node.item, inner, base, node.path, waiter)
+        finally:
+            # When the server did not remove it, it is to be seen again under its own name.
+            parts.overlay.unhide(node.item, inner)
+
     try:
-        if file.removes and file.base is not None:
-            parts.delete(node.item, file.removes, file.base, node.path, waiter)
+        file.remove_for_good(delete, waiter)
     finally:
-        # When the server did not remove it, it is to be seen again under its own name.
-        parts.overlay.unhide(node.item, file.removes)
         file.give_up()
         parts.overlay.remove_file(node.item, node.inner)
     return True

@@ -90,9 +90,8 @@ def reclaim(parts: Parts, resource: Item, path: str, waiter: Waiter) -> Version 
     Returns: the server's version, which whatever comes there replaces; None when there is none.
     """
     for file in parts.files.all():
-        if file.resource.address == resource.address and file.removes == path:
-            file.detach(waiter)
-            file.removes = ""
+        same = file.resource.address == resource.address and file.removes == path
+        if same and file.take_back(waiter):
             parts.overlay.unhide(resource, path)
             return file.base
     return None

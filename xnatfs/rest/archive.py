@@ -218,16 +218,7 @@ class Archive:
     def _rows(
         self, address: str, params: Mapping[str, str], waiter: Waiter
     ) -> list[dict[str, str]]:
-        reply = self._session.request(
-            "GET",
-            address,
-            params={"format": "json", **params},
-            waiter=waiter,
-            expects=Expects.LISTING,
-        )
-        if reply.status != 200:
-            raise failed(reply)
-        return replies.rows(reply.content, reply.header("Content-Type"), reply.what)
+        return listing(self._session, address, params, waiter)
 
     # -- rights ----------------------------------------------------------------------------
 
@@ -332,6 +323,31 @@ class Archive:
 
     def _event(self) -> dict[str, str]:
         return event(self._session, self._reason)
+
+
+def listing(
+    session: Session, address: str, params: Mapping[str, str], waiter: Waiter
+) -> list[dict[str, str]]:
+    """The rows of a listing.
+
+    Args:
+        session: open.
+        address: below ``/data``, percent-encoded.
+        params: query, beside the format.
+        waiter: limits of the wait.
+
+    Raises: NotFound, BadReply and those of ``Session.request``.
+    """
+    reply = session.request(
+        "GET",
+        address,
+        params={"format": "json", **params},
+        waiter=waiter,
+        expects=Expects.LISTING,
+    )
+    if reply.status != 200:
+        raise failed(reply)
+    return replies.rows(reply.content, reply.header("Content-Type"), reply.what)
 
 
 def event(session: Session, reason: str) -> dict[str, str]:

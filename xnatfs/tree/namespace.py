@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -96,12 +96,16 @@ class Namespace:
 
     # -- questions
 
+    def root(self) -> Node:
+        """The archive."""
+        return Node(Kind.FOLDER, "/")
+
     def lookup(self, path: str, waiter: Waiter) -> Node:
         """What ``path`` means.
 
         Raises: NotFound, NotAFolder (something on the way is a file).
         """
-        node = Node(Kind.FOLDER, "/")
+        node = self.root()
         for name in path.split("/"):
             if name:
                 node = self.child(node, name, waiter)
@@ -150,18 +154,22 @@ class Namespace:
         root = Node(Kind.FOLDER, "/projects", (), "projects")
         place = self._node(root, encode_name(project.id), project)
         subjects = self._node(place, "subjects", "subjects")
-        subject = self._by_id(subjects, session.cells.get(session.level.parent_column, ""), waiter)
+        subject = self.by_id(subjects, session.cells.get(session.level.parent_column, ""), waiter)
         if subject is None:
             raise NotFound(f"{node.path}: its subject is not shown in project {project_id}")
         experiments = self._node(subject, "experiments", "experiments")
-        experiment = self._by_id(experiments, session.id, waiter)
+        experiment = self.by_id(experiments, session.id, waiter)
         if experiment is None:
             raise NotFound(f"{node.path}: not shown in project {project_id}")
         return up + (
             experiment.path.removeprefix(place.path + "/") if above else experiment.path[1:]
         )
 
-    def _by_id(self, node: Node, id_: str, waiter: Waiter) -> Node | None:
+    def holds_objects(self, node: Node) -> bool:
+        """Whether this is the folder of a collection: of scans, say, and not of files."""
+        return bool(node.collection) and not node.in_files
+
+    def by_id(self, node: Node, id_: str, waiter: Waiter) -> Node | None:
         """The entry of a folder of objects that stands for the object with this id."""
         named = self._objects(node, waiter, 0.0)
         key = (node.item.address, node.collection, "by id")
@@ -241,7 +249,11 @@ class Namespace:
         mine = [item for item in rows if self._belongs(item, node, level)]
         if not node.chain and level.listed_at:  # all experiments: by accession
             return unique_names((item.id, item.id, item) for item in mine)
-        return unique_names((item.id, self._shown(item), item) for item in mine)
+        return self.named(mine)
+
+    def named(self, items: Iterable[Item]) -> dict[str, Item]:
+        """The names of objects that one folder shows; all of them, for clashes are told apart."""
+        return unique_names((item.id, self._shown(item), item) for item in items)
 
     def _belongs(self, item: Item, node: Node, level: Level) -> bool:
         """Whether a row of a listing that covers many parents is this parent's."""

@@ -112,8 +112,8 @@ def flag(text: str) -> bool:
 
 
 # Groups of verbs: those that log in, and among them those that read, and the mount.
-LOGIN = frozenset({"mount", "ls", "uploads", "login", "logout", "doctor"})
-READING = frozenset({"mount", "ls"})
+LOGIN = frozenset({"mount", "ls", "find", "uploads", "login", "logout", "doctor"})
+READING = frozenset({"mount", "ls", "find"})
 WRITING = frozenset({"mount", "uploads"})
 MOUNT = frozenset({"mount"})
 ALL = LOGIN | {"umount", "status", "demo"}
