@@ -27,7 +27,9 @@ from random import Random
 
 BIN = Path(sys.executable).parent
 XNATFS = str(BIN / "xnatfs")
-DCM2NIIX = str(BIN / "dcm2niix")
+import dcm2niix as _d
+
+DCM2NIIX = _d.bin
 
 # What the server has: slices of about 130 KB, and two files of noise.
 SLICES, SERIES = 192, 6

@@ -18,6 +18,7 @@ from typing import Any
 from xnatfs.config import Settings
 from xnatfs.errors import FuseUnusable
 from xnatfs.fs.values import Caller
+from xnatfs.fuse import threads
 
 # Signals by which somebody asks a process to end. The kernel reports *any* signal of a waiting
 # thread as an interrupt; giving up a read because of SIGCHLD, a timer or the SIGURG by which
@@ -28,6 +29,10 @@ _ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKIL
 # Read-ahead requests that the kernel may have under way; its default of 12 throttles several
 # readers of large files, 64 is what other network file systems ask for.
 _MAX_BACKGROUND = 64
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,8 @@ class Binding:
     interruption: Callable[[], Callable[[], bool]]
     # The process behind the current request (request threads only).
     caller: Callable[[], Caller]
+    # Called first in every request: what Python knows of libfuse's thread outlives it.
+    keep: Callable[[], None] = _nothing
 
 
 def load() -> Binding:
@@ -80,6 +87,7 @@ def load() -> Binding:
         serve=fuse.FUSE,
         interruption=interruption,
         caller=lambda: _caller(thread()),
+        keep=threads.keep,
     )
 
 

@@ -121,6 +121,7 @@ class Operations:
 
     def __call__(self, operation: str, *args: Any) -> Any:
         """How fusepy calls an operation."""
+        self._binding.keep()
         return getattr(self, operation)(*args)
 
     def busy(self) -> bool:
