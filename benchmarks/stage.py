@@ -22,14 +22,15 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
 BIN = Path(sys.executable).parent
 XNATFS = str(BIN / "xnatfs")
-import dcm2niix as _d
 
-DCM2NIIX = _d.bin
+
+DCM2NIIX = str(Path(find_spec("dcm2niix").origin).with_name("dcm2niix"))
 
 # What the server has: slices of about 130 KB, and two files of noise.
 SLICES, SERIES = 192, 6

@@ -158,6 +158,7 @@ class Serving:
         threading.Thread(target=self._keep_login, name="login", daemon=True).start()
         log.info("mounted %s at %s", self._record.server, self._record.mountpoint)
         self._tell_ready(self._record.user)
+        self._fs.warm_up()
 
     # what commands ask
 

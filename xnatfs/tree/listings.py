@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar, cast
 
 from cachetools import TTLCache
 
 from xnatfs.config import Limits
 from xnatfs.model.entities import Item, RemoteFile
-from xnatfs.model.levels import Level
+from xnatfs.model.levels import BY_COLLECTION, RESOURCE, Level
 from xnatfs.rest.archive import Archive
 from xnatfs.waiting import Waiter, Workers
 
@@ -74,6 +75,8 @@ class Listings:
         )
         self._asking: dict[Hashable, _Asking] = {}
         self._own: dict[str, dict[str, _Own]] = {}
+        # Grows with every listing that comes and every change; read without the lock.
+        self.changes = 0
 
     # -- what can be asked
 
@@ -162,12 +165,28 @@ class Listings:
     def rights(self, right: str, waiter: Waiter) -> Listing[str]:
         """Ids of the projects where the user has ``right`` ("edit" or "delete"): a hint."""
         return self._get(
-            ("rights", right),
-            lambda worker: sorted(self._archive.projects_where(right, worker)),
-            waiter,
-            0.0,
-            "the rights",
+            ("rights", right), partial(self._projects_where, right), waiter, 0.0, "the rights"
         )
+
+    def foresee_rights(self, right: str) -> None:
+        """Ask for ``rights``, which the attributes of everything need."""
+        self._begin(("rights", right), partial(self._projects_where, right))
+
+    def _projects_where(self, right: str, worker: Waiter) -> list[str]:
+        return sorted(self._archive.projects_where(right, worker))
+
+    def foresee(self, item: Item) -> None:
+        """A path is walked through ``item``: ask at once for what will be asked next."""
+        for collection in item.level.walked:
+            level = BY_COLLECTION[collection]
+            if level is RESOURCE:
+                self._begin(("resources", item.address), partial(self._archive.resources, item))
+            else:
+                self._begin((level.name, item.address), partial(self._archive.items, level, item))
+
+    def holds(self, level: Level, at: Item | None) -> bool:
+        """Whether the objects of ``level`` are known without asking."""
+        return self._holds((level.name, at.address if at else ""))
 
     # -- our own changes
 
@@ -190,6 +209,7 @@ class Listings:
                 if change.at < oldest:
                     del own[path_]
             own[path] = _Own(now, row)
+            self.changes += 1
             listing = cast("Listing[RemoteFile] | None", self._cache.get(key))
             if listing is not None:
                 rows = _corrected(listing.rows, {path: own[path]})
@@ -198,6 +218,7 @@ class Listings:
     def forget(self, item: Item | None) -> None:
         """Forget what lies at or below ``item`` (None: everything)."""
         with self._mu:
+            self.changes += 1
             for key in list(self._cache):
                 address = key[1] if isinstance(key, tuple) else ""
                 if item is None or address == item.address or _below(address, item.address):
@@ -225,16 +246,28 @@ class Listings:
         not_before: float,
         what: str,
     ) -> Listing[Row]:
+        found = self._begin(key, ask, not_before)
+        if isinstance(found, _Asking):
+            return cast("Listing[Row]", waiter.result(found.future, what))
+        return cast("Listing[Row]", found)
+
+    def _begin(
+        self,
+        key: Hashable,
+        ask: Callable[[Waiter], Sequence[object]],
+        not_before: float = 0.0,
+    ) -> Listing[object] | _Asking:
+        """What is cached, or the request for it, which is made unless it is on its way."""
         with self._mu:
             cached = self._cached(key)
             if cached is not None and cached.asked >= not_before:
-                return cast("Listing[Row]", cached)
+                return cached
             asking = self._asking.get(key)
             if asking is None or asking.since < not_before:
                 since = time.monotonic()
                 future = self._workers.submit(self._ask, key, ask, since)
                 self._asking[key] = asking = _Asking(future, since)
-        return cast("Listing[Row]", waiter.result(asking.future, what))
+            return asking
 
     def _holds(self, key: Hashable) -> bool:
         with self._mu:
@@ -277,6 +310,7 @@ class Listings:
                 rows = _corrected(cast("tuple[RemoteFile, ...]", listing.rows), own)
                 listing = Listing(rows, listing.asked)
         self._cache[key] = listing
+        self.changes += 1
         return listing
 
 
