@@ -6,6 +6,7 @@
     <cache-dir>/<server>/content/<xx>/<key>/<part>.map     which blocks are in it, a CRC for each
 
     <cache-dir>/<server>/claims/<xx>                   locked by who fetches what; empty
+    <cache-dir>/<server>/listings/…                    see ``shelf``
 
 A part is written by one process only, so nobody ever writes over bytes that another process has
 checked; everybody reads all parts. A name that starts with "." is on its way in or out. Pure:
@@ -23,6 +24,8 @@ from xnatfs.cache.content import BLOCK, Verdict
 
 CONTENT = "content"
 CLAIMS = "claims"
+LISTINGS = "listings"
+VOID = "void"
 BYTES_SUFFIX = ".bytes"
 MAP_SUFFIX = ".map"
 # Written beside, not yet renamed into place; renamed away, not yet removed.

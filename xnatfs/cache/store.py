@@ -23,6 +23,7 @@ from xnatfs.cache.empty import EmptyContent
 from xnatfs.cache.eviction import Kept, Room, contents, remove
 from xnatfs.cache.inspection import sound
 from xnatfs.cache.memory import Memory
+from xnatfs.cache.shelf import Shelf
 from xnatfs.cache.small import Checked, SmallContent
 from xnatfs.config import StoreSettings, make_private
 from xnatfs.errors import DiskFault, NoSpace, QuotaExceeded, XnatfsError
@@ -76,6 +77,8 @@ class Store:
         self._folder = settings.folder / server_key
         # Who of the processes that share this folder fetches what.
         self.claims = Claims(self._folder / layout.CLAIMS)
+        # What the server's listings told.
+        self.shelf = Shelf(self._folder / layout.LISTINGS)
         self._mu = threading.Lock()
         self._open: dict[str, _Opening] = {}
         self._room = Room(settings, self._in_use)
@@ -189,6 +192,17 @@ class Store:
     def forget(self, version: Version) -> None:
         """Drop a version's content, open or not."""
         self._forget(layout.content_path(self._folder, version.key))
+
+    def discard(self, version: Version) -> None:
+        """Drop a version's content, unless it is open here: who pinned it reads on.
+
+        Without a digest, that of all versions of the file.
+        """
+        exact = layout.content_path(self._folder, version.key)
+        paths = [exact] if version.digest else exact.parent.glob(f"{version.stem}*")
+        for path in paths:
+            if not self._in_use(path):
+                remove(path)
 
     def _forget(self, path: Path) -> None:
         with self._mu:

@@ -29,7 +29,7 @@ def siblings_of(parts: Parts, resource: Item, label: str) -> Siblings:
     return Siblings(
         key=resource.address,
         label=label,
-        rows=lambda waiter: parts.listings.files(resource, None, waiter).rows,
+        rows=lambda waiter: parts.listings.files(resource, None, waiter).catalog.rows(),
         fetch=partial(parts.transfer.fetch_all, resource),
         open=lambda row: _open(parts, resource, row, label),
         following=lambda before, waiter: _following(parts, resource, before, waiter),

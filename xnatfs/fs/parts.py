@@ -37,6 +37,7 @@ from xnatfs.rest.transfer import Transfer
 from xnatfs.tree.listings import Listings
 from xnatfs.tree.namespace import Namespace
 from xnatfs.tree.overlay import Overlay
+from xnatfs.tree.sharing import Sharing
 from xnatfs.upload.groups import GroupCommit
 from xnatfs.upload.outbox import Outbox
 from xnatfs.upload.receipts import Receipts
@@ -81,10 +82,11 @@ class Parts:
         self.senders = Workers(settings.server.connections + SPARE_WORKERS, "xnatfs-send")
         self.archive = Archive(session, settings.server.reason)
         self.transfer = Transfer(session, settings.server.reason)
-        self.listings = Listings(self.archive, self.workers, limits)
+        self.store = Store(settings.store, store_key(session.url, session.user))
+        sharing = Sharing(self.store.shelf, self.store.claims, self._gone, offline=False)
+        self.listings = Listings(self.archive, self.workers, limits, sharing)
         self.overlay = Overlay()
         self.names = Namespace(self.listings, self.overlay, limits, settings.view.scan_names)
-        self.store = Store(settings.store, store_key(session.url, session.user))
         self.downloads = Downloads(self.store, self.workers, limits, settings.store)
         self.receipts = Receipts(settings.state_folder, session.url, session.user)
         self.spool = Spool(settings.spool, session.url, session.user, mount)
@@ -262,7 +264,7 @@ class Parts:
             return row
         head = self._head(resource, row, waiter)
         full = replace(row, size=head.size or 0)
-        self.listings.own_file(resource, row.path, full)
+        self.listings.learned(resource, full)
         return full
 
     def version(self, resource: Item, row: RemoteFile, waiter: Waiter) -> Version:
@@ -325,6 +327,7 @@ class Parts:
                 raise Stale(f"{label} was changed on the server meanwhile; it is left there")
             self.archive.delete_file(resource, path, before, waiter)
             self.uploader.removed(resource, path)
+            self.listings.own_file(resource, path, None)
             asked = time.monotonic()
             after = self.archive.files(resource, waiter)
             # In its turn: a file that gets the name next must keep its own receipt.
@@ -366,6 +369,11 @@ class Parts:
         """The files that could not be read, in the order of the first failures."""
         with self._mu:
             return list(self._failures.values())
+
+    def _gone(self, row: RemoteFile) -> None:
+        """A listing does not show a file any more that it showed before."""
+        version = Version(row.resource_id, row.path, row.size or 0, row.digest, row.modified)
+        self.store.discard(version)
 
     def _on_stored(self, resource: Item, row: RemoteFile) -> None:
         self.listings.own_file(resource, row.path, row)

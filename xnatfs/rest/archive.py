@@ -222,7 +222,7 @@ class Archive:
 
     # -- rights ----------------------------------------------------------------------------
 
-    def projects_where(self, right: str, waiter: Waiter) -> frozenset[str]:
+    def projects_where(self, right: str, waiter: Waiter) -> list[str]:
         """Ids of the projects in which this user has a right.
 
         ``restrict`` asks for the right on the project itself, which only owners have;
@@ -236,11 +236,13 @@ class Archive:
             {"restrict": right},
             {"permissions": right, "dataType": "xnat:mrSessionData"},
         )
-        return frozenset(
-            row[PROJECT.key]
-            for query in queries
-            for row in self._rows(PROJECT.listing, query, waiter)
-            if row.get(PROJECT.key)
+        return sorted(
+            {
+                row[PROJECT.key]
+                for query in queries
+                for row in self._rows(PROJECT.listing, query, waiter)
+                if row.get(PROJECT.key)
+            }
         )
 
     def may_edit(self, resource: Item, waiter: Waiter) -> bool:
@@ -281,6 +283,26 @@ class Archive:
         reply = self._session.request("PUT", address, params=self._event(), waiter=waiter)
         if reply.status == 409:
             raise AlreadyExists(f"{label}: there is such a resource already")
+        if reply.status not in (200, 201):
+            raise failed(reply)
+
+    def create(
+        self, level: Level, label: str, parent: Item, project: Item, type_: str, waiter: Waiter
+    ) -> None:
+        """Make a subject, session or scan; the caller has seen that there is none (R§5.3).
+
+        A scan has its id as ``label``; ``type_`` is "" where the level has but one data type.
+
+        Raises: as ``create_resource``.
+        """
+        addresses.check_new_object(label)
+        address = addresses.new_address(level, label, project.address, parent.address)
+        params = {**({"xsiType": type_} if type_ else {}), **self._event()}
+        reply = self._session.request("PUT", address, params=params, waiter=waiter)
+        # Subjects and sessions: 201 when it is new. Scans: 200 always, 409 for one of another
+        # type.
+        if reply.status == 409 or (reply.status == 200 and reply.content.strip()):
+            raise AlreadyExists(f"{label}: there is such a {level.name} already")
         if reply.status not in (200, 201):
             raise failed(reply)
 

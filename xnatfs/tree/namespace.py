@@ -18,9 +18,10 @@ from xnatfs.config import Limits
 from xnatfs.errors import IsAFolder, NotAFolder, NotALink, NotFound
 from xnatfs.model.entities import Item, Kind, LocalFile, RemoteFile
 from xnatfs.model.levels import ARCHIVE, BY_COLLECTION, EXPERIMENT, RESOURCE, Level
-from xnatfs.model.paths import FolderTree, decode_name, encode_name, folder_tree, join, unique_names
+from xnatfs.model.paths import decode_name, encode_name, join, unique_names
+from xnatfs.tree.catalog import Folder
 from xnatfs.tree.foresight import Foresight
-from xnatfs.tree.listings import Listing, Listings
+from xnatfs.tree.listings import FileListing, Listing, Listings
 from xnatfs.tree.overlay import Overlay
 from xnatfs.waiting import Waiter
 
@@ -34,9 +35,9 @@ _ROOT = Item(ARCHIVE, "", "", "", {})
 
 
 # What is made from a listing and remembered with it.
-Names = Mapping[str, Item] | Mapping[str, str] | FolderTree
+Names = Mapping[str, Item] | Mapping[str, str]
 
-Found = str | Item | FolderTree | RemoteFile | LocalFile
+Found = str | Item | Folder | RemoteFile | LocalFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,8 @@ class Namespace:
         self._memo: LRUCache[object, tuple[object, Names]]
         self._memo = LRUCache(4096)
         self._folders: LRUCache[str, _Known] = LRUCache(256)
-        self._foresight = Foresight(listings)
         self._fresh_s = min(_FRESH_S, limits.metadata_ttl_s / 2)
+        self._foresight = Foresight(listings)
 
     # -- questions
 
@@ -127,7 +128,7 @@ class Namespace:
         return self.child(self._known_folder(folder, waiter), name, waiter)
 
     def _known_folder(self, path: str, waiter: Waiter) -> Node:
-        """A folder, from memory if nothing was listed or changed since it was looked up.
+        """A folder, from memory if nothing was listed since it was looked up.
 
         Programs open one file of a folder after the other; the way there is most of a look-up.
         """
@@ -163,6 +164,11 @@ class Namespace:
         if found is None:
             raise NotFound(f"no {name} in {node.path}")
         return self._node(node, name, found)
+
+    def taken_now(self, node: Node, waiter: Waiter) -> set[str]:
+        """Labels and ids of all that the server lists where a collection's objects come from."""
+        rows = self._listing(node, waiter, time.monotonic()).rows
+        return {name for item in rows for name in (item.id, item.label)}
 
     def children(self, node: Node, waiter: Waiter) -> Iterator[Node]:
         """The entries of a folder, in the server's order."""
@@ -220,7 +226,7 @@ class Namespace:
         resource = node.resource
         if resource is None:
             raise IsAFolder(f"{node.path} is no folder of files")
-        rows = self._files(node, waiter, not_before).rows
+        rows = self._files(node, waiter, not_before).catalog.rows()
         prefix = node.inner + "/" if node.inner else ""
         return [row for row in rows if row.path.startswith(prefix)]
 
@@ -234,7 +240,7 @@ class Namespace:
             linked = parent.collection in parent.item.level.links
             kind = Kind.LINK if linked else Kind.FOLDER
             return Node(kind, path, (*parent.chain, found))
-        if isinstance(found, FolderTree):
+        if isinstance(found, Folder):
             return replace(parent, path=path, inner=found.path)
         file = found if isinstance(found, RemoteFile) else None
         return Node(Kind.FILE, path, parent.chain, "files", found.path, file)
@@ -313,8 +319,7 @@ class Namespace:
         if level is RESOURCE and name.endswith(INPUT_MARK) and node.item.level.inputs:
             session = node.above(EXPERIMENT)
             if session is not None:
-                ids = [node.item.id]
-                inputs = self._listings.inputs(session, node.item.level, ids, waiter).rows
+                inputs = self._listings.inputs(session, node.item, waiter).rows
                 wanted = (
                     (item.id, f"{item.label or item.id}{INPUT_MARK}", item) for item in inputs
                 )
@@ -323,29 +328,13 @@ class Namespace:
 
     # -- below "files"
 
-    def _files(self, node: Node, waiter: Waiter, not_before: float) -> Listing[RemoteFile]:
+    def _files(self, node: Node, waiter: Waiter, not_before: float) -> FileListing:
         resource = node.item
         return self._listings.files(resource, node.above(EXPERIMENT), waiter, not_before)
 
-    def _folder(self, node: Node, waiter: Waiter, not_before: float) -> FolderTree:
-        """The folder as the server's listing has it; an empty one when it is only local."""
-        rows = self._files(node, waiter, not_before).rows
-        key = (node.item.address, "files")
-        tree = self._remembered(key, rows)
-        if tree is None:
-            tree = folder_tree(rows)
-            self._remember(key, rows, tree)
-        assert isinstance(tree, FolderTree)
-        folder = tree.at(encode_name(part) for part in node.inner.split("/") if part)
-        if folder is None:
-            if not self._overlay.has_folder(node.item, node.inner):
-                raise NotFound(f"{node.path} is gone")
-            folder = FolderTree(node.inner)
-        return folder
-
     def _find_file(self, node: Node, name: str, waiter: Waiter, not_before: float) -> Found | None:
-        folder = self._folder(node, waiter, not_before)
-        found: Found | None = folder.folders.get(name) or folder.files.get(name)
+        catalog = self._files(node, waiter, not_before).catalog
+        found: Found | None = catalog.entry(node.inner, name)
         if isinstance(found, RemoteFile) and self._overlay.is_hidden(node.item, found.path):
             found = None
         if found is None:
@@ -353,18 +342,22 @@ class Namespace:
             if self._overlay.has_file(node.item, path):
                 found = LocalFile(path)
             elif self._overlay.has_folder(node.item, path):
-                found = FolderTree(path)
+                found = Folder(path)
         return found
 
     def _file_entries(self, node: Node, waiter: Waiter, not_before: float) -> dict[str, Found]:
-        folder = self._folder(node, waiter, not_before)
-        entries: dict[str, Found] = {**folder.folders}
-        for name, row in folder.files.items():
-            if not self._overlay.is_hidden(node.item, row.path):
-                entries[name] = row
+        shown = self._files(node, waiter, not_before).catalog.entries(node.inner)
+        # The root of a resource is there without files too; another folder may be local only.
+        if shown is None and not self._overlay.has_folder(node.item, node.inner):
+            raise NotFound(f"{node.path} is gone")
+        entries: dict[str, Found] = {
+            name: found
+            for name, found in (shown or {}).items()
+            if isinstance(found, Folder) or not self._overlay.is_hidden(node.item, found.path)
+        }
         local = self._overlay.names_in(node.item, node.inner)
         for path in local.folders:
-            entries.setdefault(encode_name(path.rpartition("/")[2]), FolderTree(path))
+            entries.setdefault(encode_name(path.rpartition("/")[2]), Folder(path))
         for path in local.files:
             entries.setdefault(encode_name(path.rpartition("/")[2]), LocalFile(path))
         return entries
