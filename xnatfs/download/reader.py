@@ -66,6 +66,7 @@ class Downloads:
         """
         return Reader(
             version,
+            self._store.hold(version),
             lambda reader: self._attach(reader, version, fetch, label),
             self._detach,
             self._counts,
@@ -122,6 +123,7 @@ class Reader:
 
     Args:
         version: what is read.
+        let_go: ends the hold on its content, which keeps it from eviction.
         attach: joins the version's Incoming.
         detach: leaves it.
         counts: of the mount.
@@ -135,6 +137,7 @@ class Reader:
     def __init__(
         self,
         version: Version,
+        let_go: Callable[[], None],
         attach: Callable[[Reader], Incoming],
         detach: Callable[[Reader, Incoming], None],
         counts: Counts,
@@ -142,6 +145,7 @@ class Reader:
         siblings: Siblings | None,
     ) -> None:
         self._version = version
+        self._let_go = let_go
         self._attach = attach
         self._detach = detach
         self._counts = counts
@@ -267,5 +271,11 @@ class Reader:
         """End the opening; a transfer nobody waits for is given up. Never raises."""
         with self._joining:
             joined, self._joined = self._joined, None
+            let_go, self._let_go = self._let_go, _nothing
         if joined is not None:
             self._detach(self, joined)
+        let_go()
+
+
+def _nothing() -> None:
+    pass
