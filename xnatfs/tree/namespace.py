@@ -142,15 +142,22 @@ class Namespace:
             self._folders[path] = _Known(node, changes, now)
         return node
 
-    def child(self, node: Node, name: str, waiter: Waiter) -> Node:
-        """The entry ``name`` of a folder; a listing that is not quite new is asked again."""
+    def child(self, node: Node, name: str, waiter: Waiter, *, now: bool = False) -> Node:
+        """The entry ``name`` of a folder; a listing that is not quite new is asked again.
+
+        Args:
+            node: the folder.
+            name: of the entry.
+            waiter: limits of the wait.
+            now: no listing of before now is new enough to say that there is no such name.
+        """
         if node.kind is not Kind.FOLDER:
             raise NotAFolder(f"{node.path} is not a folder")
         if not node.chain:
             self._foresight.looking_for(node.path, node.collection, name)
         found = self._find(node, name, waiter, 0.0)
         if found is None and node.collection:
-            not_before = time.monotonic() - self._limits.negative_ttl_s
+            not_before = time.monotonic() - (0.0 if now else self._limits.negative_ttl_s)
             found = self._find(node, name, waiter, not_before)
         if found is None:
             raise NotFound(f"no {name} in {node.path}")
