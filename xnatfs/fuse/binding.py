@@ -22,6 +22,7 @@ from typing import Any
 from xnatfs.config import Settings
 from xnatfs.errors import FuseUnusable
 from xnatfs.fs.values import Caller
+from xnatfs.fuse import threads
 
 # Signals by which somebody asks a process to end. The kernel reports *any* signal of a waiting
 # thread as an interrupt; giving up a read because of SIGCHLD, a timer or the SIGURG by which
@@ -53,6 +54,10 @@ class Library:
     major: int
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Binding:
     """What the rest of ``fuse`` needs of libfuse."""
@@ -66,6 +71,8 @@ class Binding:
     interruption: Callable[[], Callable[[], bool]]
     # The process behind the current request (request threads only).
     caller: Callable[[], Caller]
+    # Called first in every request: what Python knows of libfuse's thread outlives it.
+    keep: Callable[[], None] = _nothing
 
 
 def library() -> Library | None:
@@ -124,6 +131,7 @@ def load() -> Binding:
         serve=_serving_class(fuse) if newer else fuse.FUSE,
         interruption=interruption,
         caller=lambda: _caller(thread()),
+        keep=threads.keep,
     )
 
 

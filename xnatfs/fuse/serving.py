@@ -196,6 +196,7 @@ class Serving:
         log.info("mounted %s at %s", self._record.server, self._record.mountpoint)
         self._tell_ready(self._record.user)
         notify("READY=1", f"STATUS={self._record.server} as {self._record.user}")
+        self._fs.warm_up()
 
     # what commands ask
 
