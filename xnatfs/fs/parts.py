@@ -182,9 +182,11 @@ class Parts:
 
     def seal(self, upload: Upload) -> None:
         """The content is complete; within seconds it survives a power loss."""
+        # Before the seal, which closes the file.
+        is_dicom = upload.read(DICOM_MARK_AT, len(DICOM_MARK)) == DICOM_MARK
         upload.seal()
         self.groups.add(upload)
-        if upload.read(DICOM_MARK_AT, len(DICOM_MARK)) == DICOM_MARK:
+        if is_dicom:
             log.warning(
                 "%s: DICOM that is written into the archive goes past the site's anonymisation",
                 upload.record.target.labels,
