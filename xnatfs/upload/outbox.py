@@ -30,10 +30,11 @@ log = logging.getLogger(__name__)
 
 # What is closed is often renamed, removed or written again at once: nothing is sent before it
 # has lain for this long. Seconds.
-LINGER_S = 0.25
+LINGER_S = 0.1
 
-# Between two runs of a lane: what many programs write one after the other goes together. Seconds.
-REST_S = 0.5
+# A lane rests before its first run and between two: what is written one after the other goes
+# together. Seconds.
+REST_S = 0.3
 
 # Pauses between attempts double from the first to the longest; each is shortened by up to half
 # at random. Seconds.
@@ -135,6 +136,9 @@ class Outbox:
             if self._stopped:
                 return
             lane = self._lanes.setdefault(parcel.resource.id, _Lane(parcel.resource))
+            if not lane.waiting and not lane.busy:
+                # The first of perhaps many.
+                lane.rested = max(lane.rested, time.monotonic() + REST_S)
             if parcel not in lane.waiting:
                 self._put(lane, parcel, 0.0 if self._drains else LINGER_S)
             if not self._started:
