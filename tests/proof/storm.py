@@ -77,6 +77,8 @@ class Storm:
     problems: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     ledger: Ledger[str] = field(default_factory=Ledger)
+    # Whether programs must not see errors now.
+    calm: bool = True
 
     def __post_init__(self) -> None:
         self.server = Served(self.folder / "server")
@@ -105,10 +107,11 @@ class Storm:
     def round(self, plan: Round) -> None:
         """Do all of it; what is wrong is in ``problems``."""
         self.counts["rounds"] += 1
+        self.calm = not plan.is_rough
         self.mount(plan)
         begun = self.counts["changes begun"]
         workers = [
-            Worker(self, plan, f"w{number}", random.Random(plan.seed + number).randrange(1 << 30))
+            Worker(self, f"w{number}", random.Random(plan.seed + number).randrange(1 << 30))
             for number in range(plan.workers)
         ]
         within(20, lambda: self.counts["changes begun"] >= begun + plan.changes)
@@ -148,6 +151,7 @@ class Storm:
 
     def end_mount(self, plan: Round) -> None:
         """End the mount in the middle of the load."""
+        self.calm = False
         pid = self.desk.pid()
         number = {"kill": signal.SIGKILL, "term": signal.SIGTERM}.get(plan.end)
         if number is None:
@@ -221,9 +225,8 @@ class Worker:
     Threading: workers have names of their own; the ledger is a dictionary by name.
     """
 
-    def __init__(self, storm: Storm, plan: Round, mark: str, seed: int) -> None:
+    def __init__(self, storm: Storm, mark: str, seed: int) -> None:
         self.storm = storm
-        self.plan = plan
         self.process = subprocess.Popen(
             [sys.executable, LOAD, storm.desk.point / SESSION / "resources", "--mark", mark,
              "--seed", str(seed), "--folders", *FOLDERS],
@@ -257,7 +260,7 @@ class Worker:
                 storm.problems.append(words["wrong"])
             elif words["errno"] not in GONE:
                 storm.counts["errors"] += 1
-                if not self.plan.is_rough and self.plan.end == "kill":
+                if storm.calm:
                     storm.problems.append(f"an error without a reason: {words['failed']}")
 
     def join(self) -> None:

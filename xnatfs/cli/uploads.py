@@ -88,6 +88,7 @@ def _send(args: argparse.Namespace, settings: Settings, queue: Queue) -> int:
     rows = queue.rows([*args.words, *args.take] if args.words or args.take else ())
     if settings.server.url:
         rows = [row for row in rows if row.record and row.record.target.server == _url(settings)]
+    rows = queue.latest(rows)
     failed = [_report(row, row.problem) for row in rows if row.record is None]
     for (server, account), group in groupby(sorted(rows, key=_address), key=_address):
         if server:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from xnatfs.errors import Conflict, Protected, XnatfsError
 from xnatfs.fs.openfile import OpenFile
@@ -52,14 +51,9 @@ class SendOff:
             log.warning("cannot look for what other mounts left: %s", error)
             return
         left = [row for row in rows if row.standing is Standing.FREE and self._is_sealed(row)]
-        latest = {_name(row): row for row in left}
-        for row in left:
+        for row in self._queue.latest(left):
             try:
-                if row is latest[_name(row)]:
-                    self.take(row)
-                else:
-                    # Who wrote the later one did so over this one, which the server had then.
-                    self._queue.drop(row)
+                self.take(row)
             except XnatfsError as error:
                 log.warning("cannot take over %s: %s", row.id, error)
 
@@ -129,13 +123,6 @@ class SendOff:
             parts.overlay.add_file(resource, target.path)
         parts.post(file)
         parts.files.let_go(file)
-
-
-def _name(row: Row) -> tuple[Path, str, str]:
-    """Equal for uploads of one mount to one name."""
-    assert row.record is not None
-    target = row.record.target
-    return row.folder.parent, target.resource_id, target.path
 
 
 def _version(resource_id: str, path: str, base: Base | None) -> Version | None:
