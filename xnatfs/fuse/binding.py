@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Any
 from xnatfs.config import Settings
 from xnatfs.errors import FuseUnusable
 from xnatfs.fs.values import Caller
+from xnatfs.fuse import threads
 
 # Signals by which somebody asks a process to end. The kernel reports *any* signal of a waiting
 # thread as an interrupt; giving up a read because of SIGCHLD, a timer or the SIGURG by which
@@ -28,6 +30,14 @@ _ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKIL
 # Read-ahead requests that the kernel may have under way; its default of 12 throttles several
 # readers of large files, 64 is what other network file systems ask for.
 _MAX_BACKGROUND = 64
+
+
+# The thread group in /proc/TID/status.
+_GROUP = re.compile(rb"^Tgid:\t(\d+)$", re.MULTILINE)
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,8 @@ class Binding:
     interruption: Callable[[], Callable[[], bool]]
     # The process behind the current request (request threads only).
     caller: Callable[[], Caller]
+    # Called first in every request: what Python knows of libfuse's thread outlives it.
+    keep: Callable[[], None] = _nothing
 
 
 def load() -> Binding:
@@ -80,6 +92,7 @@ def load() -> Binding:
         serve=fuse.FUSE,
         interruption=interruption,
         caller=lambda: _caller(thread()),
+        keep=threads.keep,
     )
 
 
@@ -131,11 +144,15 @@ def _is_gone(thread: int) -> bool:
 
 
 def _caller(thread: int) -> Caller:
-    """The process that a thread belongs to."""
-    try:
-        return Caller(int(_status(thread).get("Tgid", "0")))
-    except ValueError:
+    """The process that a thread belongs to; asked with every open and close."""
+    if thread <= 0:
         return Caller(0)
+    try:
+        with open(f"/proc/{thread}/status", "rb") as status:
+            found = _GROUP.search(status.read())
+    except OSError:
+        return Caller(0)
+    return Caller(int(found[1]) if found else 0)
 
 
 def options(settings: Settings, *, allow_other: bool) -> dict[str, Any]:
