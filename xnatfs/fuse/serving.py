@@ -148,7 +148,9 @@ class Serving:
             self._libfuse.serve(
                 self._operations,
                 str(self._plan.mountpoint),
-                **binding.options(self._settings, allow_other=self._plan.allow_other),
+                **binding.options(
+                    self._settings, self._libfuse.version, allow_other=self._plan.allow_other
+                ),
             )
         except RuntimeError as error:
             failed = f"libfuse ended with status {error}"
