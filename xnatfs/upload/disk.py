@@ -74,6 +74,17 @@ def sync_file_system(folder: Path) -> None:
         os.close(fd)
 
 
+def write_file(path: str, content: bytes, *, durable: bool) -> None:
+    """Write a small file (0600, whatever the umask) where it stands. Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(fd, content, 0)
+        if durable:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def replace_file(path: Path, content: bytes, *, durable: bool) -> None:
     """Write a small file (0600) beside its place and rename it there.
 
@@ -85,17 +96,6 @@ def replace_file(path: Path, content: bytes, *, durable: bool) -> None:
         os.rename(beside, path)
         if durable:
             sync_folder(path.parent)
-
-
-def write_file(path: str, content: bytes, *, durable: bool) -> None:
-    """Write a small file (0600) where nobody looks for it yet. Raises OSError."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        write_all(fd, content, 0)
-        if durable:
-            os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def remove_folder(folder: Path) -> None:
