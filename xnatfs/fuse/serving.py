@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from xnatfs.config import Settings
 from xnatfs.errors import FuseUnusable, WaitEnded, XnatfsError
