@@ -99,6 +99,10 @@ class FileSystem:
         if not self._settings.policy.read_only:
             self._send_off.recover()
 
+    def warm_up(self) -> None:
+        """Begin asking for what the first look at anything needs; waits for nothing."""
+        self._parts.listings.foresee_rights("edit")
+
     # -- names
 
     def getattr(self, path: str, handle: int | None, waiter: Waiter) -> Attributes:

@@ -149,7 +149,9 @@ class Serving:
             self._libfuse.serve(
                 self._operations,
                 str(self._plan.mountpoint),
-                **binding.options(self._settings, allow_other=self._plan.allow_other),
+                **binding.options(
+                    self._settings, self._libfuse.version, allow_other=self._plan.allow_other
+                ),
             )
         except RuntimeError as error:
             failed = f"libfuse ended with status {error}"
@@ -195,6 +197,7 @@ class Serving:
         log.info("mounted %s at %s", self._record.server, self._record.mountpoint)
         self._tell_ready(self._record.user)
         notify("READY=1", f"STATUS={self._record.server} as {self._record.user}")
+        self._fs.warm_up()
 
     # what commands ask
 

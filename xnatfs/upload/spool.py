@@ -30,7 +30,7 @@ from pathlib import Path
 from xnatfs.config import MIB, SpoolSettings, make_private
 from xnatfs.errors import NoSpace, XnatfsError
 from xnatfs.model.versions import Version
-from xnatfs.upload.disk import local_disk, sync_folder
+from xnatfs.upload.disk import local_disk, sync_folder, write_file
 from xnatfs.upload.owner import OWNER_NAME, RELEASED_NAME, Owner, write_owner
 from xnatfs.upload.record import RECORD_NAME, Base, Record, Target, read_record
 from xnatfs.upload.upload import BYTES_NAME, LEAVING, Upload
@@ -135,7 +135,7 @@ class Spool:
             with local_disk(f"the spool copy of {target.labels}"):
                 making = self._make(making)
                 # Nobody looks into a folder that is being made: it need not be replaced.
-                (making / RECORD_NAME).write_text(record.to_json())
+                write_file(making / RECORD_NAME, record.to_json().encode(), durable=False)
             upload = Upload(self, making, record)
             for piece in old or ():
                 upload.write(upload.size, piece)
