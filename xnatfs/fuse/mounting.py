@@ -73,7 +73,6 @@ def in_background(connect: Connect, settings: Settings, plan: Plan) -> str:
     if plan.log_file is None:
         raise FuseUnusable("a mount in the background needs a log file")
     _forget_the_ended(settings.state_folder, plan.mountpoint)
-    fill_standard_streams()
     inherited = open_files()
     reading, writing = os.pipe()
     child = os.fork()
@@ -151,16 +150,6 @@ def open_files() -> set[int]:
     A daemon that keeps them keeps the lock of a job script, or the pipe of ``$(…)``, for ever.
     """
     return {int(name) for name in os.listdir("/proc/self/fd") if int(name) > 2}
-
-
-def fill_standard_streams() -> None:
-    """Open what cron(8) and daemons leave closed: else a pipe of ours would get its number.
-
-    The child that serves replaces the three by its log; what is opened here ends with an exec.
-    """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(descriptor)
 
 
 def _let_go(descriptors: set[int]) -> None:

@@ -96,7 +96,6 @@ def run(connect: ConnectAt, settings: Settings, errand: Errand, progress: Progre
     Raises: FuseUnusable, what ``connect`` raises, those of ``mounts.prepare``: nothing was run.
     """
     readiness.check(allow_other=False, private=True)
-    mounting.fill_standard_streams()
     _tidy(settings.state_folder)
     mask = _hold_signals()
     private.adopt_orphans()
