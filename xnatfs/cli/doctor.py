@@ -130,12 +130,12 @@ def _fuse() -> Iterator[Finding]:
 
 
 def _private_mounts() -> Iterator[Finding]:
-    """User namespaces: the way to mount where there is no fusermount."""
-    try:
-        most = int(Path("/proc/sys/user/max_user_namespaces").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
-    yield Finding("namespaces", "user namespaces" if most else "no user namespaces here")
+    """Namespaces: the way to mount where there is no fusermount."""
+    from xnatfs.fuse.private import why_not
+
+    reason = why_not()
+    works = "`xnatfs run` mounts privately, without fusermount"
+    yield Finding("namespaces", reason or works, warns=bool(reason))
 
 
 def _existing(folder: Path) -> Path:

@@ -62,7 +62,6 @@ def asked(record: Any) -> dict[str, Any]:
     from xnatfs.fuse import control
 
     row: dict[str, Any] = {**asdict(record), "state": "live", "status": {}}
-    row["private"] = record.here and not record.seen
     if not record.here:
         return row | {"state": "elsewhere"}
     if record.ended:
@@ -85,8 +84,8 @@ def _print(row: dict[str, Any]) -> None:
         "dead": f"dead: its process {row['pid']} is gone; `xnatfs umount` or a mount cleans up",
         "elsewhere": f"on {row['host']}",
     }
-    private = " (private, of `xnatfs run`)" if row["private"] else ""
-    print(f"{row['mountpoint']}{private}: {row['server']} as {row['user']}, {says[row['state']]}")
+    whose = " (of `xnatfs run`)" if row["for_command"] else ""
+    print(f"{row['mountpoint']}{whose}: {row['server']} as {row['user']}, {says[row['state']]}")
     status = row["status"]
     uploads = status.get("uploads", {})
     pending = uploads.get("pending", row["pending"])

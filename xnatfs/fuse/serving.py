@@ -124,6 +124,7 @@ class Serving:
             log=str(plan.log_file or ""),
             drain_s=settings.limits.drain_s,
             space=mount_space(),
+            for_command=plan.attend is not None,
         )
 
     def run(self) -> NoReturn:
