@@ -114,6 +114,7 @@ def flag(text: str) -> bool:
 # Groups of verbs: those that log in, and among them those that read, and the mount.
 LOGIN = frozenset({"mount", "ls", "find", "uploads", "login", "logout", "doctor"})
 READING = frozenset({"mount", "ls", "find"})
+OFFLINE = frozenset({"mount", "ls"})
 WRITING = frozenset({"mount", "uploads"})
 MOUNT = frozenset({"mount"})
 ALL = LOGIN | {"umount", "status", "demo"}
@@ -191,6 +192,9 @@ TABLE: tuple[Option, ...] = (
            WRITING, "SIZE", stricter=min),
     Option("write-back", flag, "spool.write_back",
            "close returns when the data is safe on this disk; it is sent in the background", MOUNT),
+    Option("offline", flag, "offline",
+           "use no network: what was prefetched is there, what is written waits in the spool",
+           OFFLINE),
     Option("metadata-ttl", duration, "limits.metadata_ttl_s",
            "age at which others' changes are seen", READING, "TIME"),
     Option("verify", one_of("strict", "warn"), "store.verify",

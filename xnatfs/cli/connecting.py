@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from xnatfs.config import Settings
@@ -56,9 +56,16 @@ def typed(question: str) -> str:
 
 
 def connector(settings: Settings, mount: str = "") -> Callable[[Waiter], FileSystem]:
-    """A function that logs in, with the login found now."""
+    """A function that logs in, with the login found now; offline one that asks nobody."""
+    if settings.offline:
+        return lambda _waiter: FileSystem.offline(settings, _named_in(os.environ), mount)
     credentials = credentials_for(settings)
     return lambda waiter: FileSystem.connect(settings, credentials, waiter, mount)
+
+
+def _named_in(environ: Mapping[str, str]) -> str:
+    """The user that the environment names, "" for nobody."""
+    return environ.get("XNAT_USER") or environ.get("XNATPY_USER") or ""
 
 
 def waiter_for(settings: Settings) -> Waiter:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from xnatfs.cache import accounts
 from xnatfs.config import Settings
 from xnatfs.errors import (
     Interrupted,
@@ -20,6 +21,7 @@ from xnatfs.errors import (
     Protected,
     ServerFault,
     Stale,
+    UsageError,
     XnatfsError,
 )
 from xnatfs.fs import removing
@@ -35,11 +37,15 @@ from xnatfs.fs.sendoff import SendOff
 from xnatfs.fs.unstored import Unstored
 from xnatfs.fs.values import Attributes, Caller, Entry, Kind, Opened, ReadFailure, Space
 from xnatfs.rest import tokens
+from xnatfs.rest.identity import GUEST
 from xnatfs.rest.login import Credentials
+from xnatfs.rest.offline import OfflineSession
 from xnatfs.rest.session import Session
 from xnatfs.tree.namespace import Node
 from xnatfs.upload.queue import Row
 from xnatfs.waiting import Waiter
+
+_DAY_S = 86400.0
 
 # Names that a desktop or a shell asks for everywhere; no request is made for them.
 _NEVER_ASKED = (NameClass.LOCAL, NameClass.REMOVED)
@@ -84,6 +90,32 @@ class FileSystem:
         # Commands that end soon keep a stored login alive too.
         tokens.keep(session, settings.state_folder, waiter)
         return cls(settings, session, mount)
+
+    @classmethod
+    def offline(cls, settings: Settings, user: str = "", mount: str = "") -> FileSystem:
+        """Show what the store has, without a login and without a network.
+
+        Args:
+            settings: all of them.
+            user: whose, if the store knows several accounts of the server.
+            mount: as above.
+
+        Raises: UsageError: the store has nothing of the server, or of several accounts.
+        """
+        url, folder = settings.server.url.rstrip("/"), settings.store.folder
+        known = accounts.known(folder, url)
+        wanted = settings.server.user or (user if user in known else "")
+        if settings.server.anonymous:
+            wanted = GUEST
+        if not known or wanted not in ("", *known):
+            who = f" for {wanted!r}" if known else ""
+            raise UsageError(
+                f"{folder} holds nothing of {url}{who}: run `xnatfs prefetch` with this "
+                "--cache-dir where there is a network"
+            )
+        if not wanted and len(known) > 1:
+            raise UsageError(f"{folder} holds {', '.join(known)}: say which with -u")
+        return cls(settings, OfflineSession(url, wanted or known[0]), mount)
 
     def adopt(self, waiter: Waiter) -> None:
         """Start serving, in this process: take a place in the spool, look at the root.
@@ -337,8 +369,14 @@ class FileSystem:
 
     def keep_login(self, waiter: Waiter) -> float:
         """Renew a stored login before it ends; returns seconds after which to look again."""
+        if self._settings.offline:
+            return _DAY_S
         folder = self._settings.state_folder
         return self._parts.run(partial(tokens.keep, self._session, folder), "the login", waiter)
+
+    def keep(self, path: str, waiter: Waiter) -> None:
+        """Write down what is known of a resource's files, for mounts without a network."""
+        self._parts.listings.keep(self._node(path, waiter).item, waiter)
 
     def refresh(self, path: str) -> None:
         """Forget what is known of the names; the next look asks the server."""

@@ -43,6 +43,8 @@ class Farewell:
     sent_bytes: int = 0
     # Rows as ``FileSystem.pending`` has them.
     pending: list[dict[str, Any]] = field(default_factory=list)
+    # What is pending shall wait: the mount used no network.
+    offline: bool = False
     # ``ReadFailure`` as dictionaries.
     read_failures: list[dict[str, Any]] = field(default_factory=list)
 
@@ -262,15 +264,18 @@ class Serving:
             os._exit(code)
 
     def _last_word(self) -> Farewell:
-        uploads = self._fs.status().get("uploads", {})
+        status = self._fs.status()
+        uploads = status.get("uploads", {})
         last = Farewell(
             sent_files=int(uploads.get("sent_files", 0)),
             sent_bytes=int(uploads.get("sent_bytes", 0)),
             pending=self._fs.pending(),
+            offline=bool(status.get("offline")),
             read_failures=[asdict(failure) for failure in self._fs.read_failures()],
         )
+        level = logging.INFO if last.offline else logging.WARNING
         for row in last.pending:
-            log.warning("not on the server: %s (%s)", row.get("path"), row.get("error") or "")
+            log.log(level, "not on the server: %s (%s)", row.get("path"), row.get("error") or "")
         return last
 
     def _keep_or_forget(self, last: Farewell) -> None:

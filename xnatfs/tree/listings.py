@@ -167,7 +167,7 @@ class Listings:
             not_before: as with ``items``.
         """
         key = Key(FILES, resource.address)
-        if not not_before and session is not None and not self._holds(key):
+        if not not_before and session is not None and not self._knows(key):
             resources = self.resources(session, waiter).rows
             if file_count(resources) <= WHOLE_SESSION_FILES and resource in resources:
                 self._get(
@@ -291,9 +291,12 @@ class Listings:
         found: Cached = waiter.result(asking.future, what)
         return found
 
-    def _holds(self, key: Key) -> bool:
+    def _knows(self, key: Key) -> bool:
+        """Whether a resource's own listing is here; offline it may know more than the session's."""
         with self._mu:
-            return self._cached(key) is not None
+            if self._cached(key) is not None:
+                return True
+        return self._sharing.offline and self._sharing.has(key)
 
     def _cached(self, key: Key) -> Cached | None:
         """What is cached and young enough: a change of our own makes no listing younger."""

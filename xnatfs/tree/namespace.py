@@ -19,7 +19,7 @@ from xnatfs.errors import IsAFolder, NotAFolder, NotALink, NotFound
 from xnatfs.model.entities import Item, Kind, LocalFile, RemoteFile
 from xnatfs.model.levels import ARCHIVE, BY_COLLECTION, EXPERIMENT, RESOURCE, Level
 from xnatfs.model.paths import decode_name, encode_name, join, unique_names
-from xnatfs.tree.catalog import Folder
+from xnatfs.tree.catalog import Catalog, Folder
 from xnatfs.tree.listings import FileListing, Listing, Listings
 from xnatfs.tree.overlay import Overlay
 from xnatfs.waiting import Waiter
@@ -243,7 +243,11 @@ class Namespace:
         if known is None:
             known = self._named(node, listing.rows)
             self._remember(key, listing.rows, known)
-        return cast("Mapping[str, Item]", known)
+        named = cast("Mapping[str, Item]", known)
+        if BY_COLLECTION[node.collection] is RESOURCE:
+            local = self._overlay.resources_of(node.item)
+            named = {encode_name(item.label): item for item in local} | dict(named)
+        return named
 
     def _named(self, node: Node, rows: tuple[Item, ...]) -> dict[str, Item]:
         level = BY_COLLECTION[node.collection]
@@ -290,6 +294,8 @@ class Namespace:
 
     def _files(self, node: Node, waiter: Waiter, not_before: float) -> FileListing:
         resource = node.item
+        if self._overlay.has_resource(resource):
+            return FileListing(Catalog(()), time.monotonic())
         return self._listings.files(resource, node.above(EXPERIMENT), waiter, not_before)
 
     def _find_file(self, node: Node, name: str, waiter: Waiter, not_before: float) -> Found | None:

@@ -110,6 +110,10 @@ class Sharing:
             self.keep(key, told)
         return told
 
+    def has(self, key: Key) -> bool:
+        """Whether there is a record, however old."""
+        return self._shelf.read(key.kind, key.address) is not None
+
     def keep(self, key: Key, told: Told) -> None:
         """Write down what a listing told, and drop what it does not show any more."""
         body = sheets.of(key.kind).encode(told.rows)

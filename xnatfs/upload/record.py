@@ -55,16 +55,18 @@ class Target:
     account: str
     # Path in a mount, by names: for people ("/projects/P/…/resources/NIFTI/files/a.nii").
     labels: str
-    # Address of the resource below /data, by ids ("/experiments/E/scans/4/resources/123").
+    # Address of the resource below /data, by ids ("/experiments/E/scans/4/resources/123"); by its
+    # label at the end when it is still to be made.
     resource: str
-    # Numeric id of the resource.
+    # Numeric id of the resource; "" when it is still to be made.
     resource_id: str
     # Path below the resource's ``files``, exactly as the server shall store it.
     path: str
 
     def item(self) -> Item:
         """The resource as an Item, for a process that has no listing at hand."""
-        return Item(RESOURCE, self.resource_id, "", self.resource, {})
+        label = "" if self.resource_id else self.resource.rpartition("/")[2]
+        return Item(RESOURCE, self.resource_id or self.resource, label, self.resource, {})
 
 
 @dataclass(frozen=True, slots=True)
