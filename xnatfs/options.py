@@ -112,12 +112,13 @@ def flag(text: str) -> bool:
 
 
 # Groups of verbs: those that log in, and among them those that read, and the mount.
-LOGIN = frozenset({"mount", "ls", "find", "uploads", "login", "logout", "doctor"})
-READING = frozenset({"mount", "ls", "find"})
-OFFLINE = frozenset({"mount", "ls"})
-WRITING = frozenset({"mount", "uploads"})
+MOVING = frozenset({"get", "prefetch", "put", "verify"})
+LOGIN = MOVING | {"mount", "ls", "find", "uploads", "login", "logout", "doctor", "refresh", "url"}
+READING = MOVING | {"mount", "ls", "find", "refresh", "url"}
+OFFLINE = frozenset({"mount", "ls", "get", "put"})
+WRITING = frozenset({"mount", "put", "uploads"})
 MOUNT = frozenset({"mount"})
-ALL = LOGIN | {"umount", "status", "demo"}
+ALL = LOGIN | {"cache", "umount", "status", "demo"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ class Option:
 
 TABLE: tuple[Option, ...] = (
     Option("server", str, "", "the archive: an address, or a name from config.toml "
-           "($XNAT_HOST, $XNATPY_HOST, $XNAT_URL)", LOGIN, "URL", short="s"),
+           "($XNAT_HOST, $XNATPY_HOST, $XNAT_URL)", LOGIN | {"cache"}, "URL", short="s"),
     Option("user", str, "server.user", "log in as this user (netrc entry, else a prompt)",
            LOGIN, "NAME", short="u"),
     Option("anonymous", flag, "server.anonymous", "work as a guest, on an open site", LOGIN),
@@ -179,10 +180,11 @@ TABLE: tuple[Option, ...] = (
            "PATH"),
     Option("read-only", flag, "policy.read_only", "change nothing", MOUNT, stricter=max),
     Option("allow-overwrite", flag, "policy.allow_overwrite", "change files that others made",
-           MOUNT, stricter=min),
+           MOUNT | {"put"}, stricter=min),
     Option("allow-delete", flag, "policy.allow_delete", "remove files that others made", MOUNT,
            stricter=min),
-    Option("cache-dir", folder, "store.folder", "where downloaded data is kept", READING, "DIR"),
+    Option("cache-dir", folder, "store.folder", "where downloaded data is kept",
+           READING | {"cache", "uploads"}, "DIR"),
     Option("cache-size", size, "store.size", "how much of it", READING, "SIZE", stricter=min),
     Option("cache-max-age", duration, "store.max_age_s", "for how long at most", READING, "TIME",
            stricter=min),
@@ -213,7 +215,8 @@ TABLE: tuple[Option, ...] = (
     Option("log-file", folder, "", "the log (default: in the state folder)", MOUNT, "FILE"),
     Option("log-level", one_of("debug", "info", "warning", "error"), "", "how much is logged",
            MOUNT, "LEVEL"),
-    Option("config", folder, "", "another file than ~/.config/xnatfs/config.toml", LOGIN, "FILE",
+    Option("config", folder, "", "another file than ~/.config/xnatfs/config.toml",
+           LOGIN | {"cache"}, "FILE",
            in_files=False),
 )  # fmt: skip
 

@@ -205,7 +205,7 @@ def test_a_replaced_file_is_never_mixed_into_the_old_series(
                 drive.read(f"{DICOM}/{name}")
         else:
             assert drive.read(f"{DICOM}/{name}") == whole[name]
-    drive.fs.refresh("/")
+    drive.fs.refresh("/", soon())
     assert drive.read(f"{DICOM}/{names[5]}") == new
 
 

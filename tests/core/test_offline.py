@@ -30,8 +30,8 @@ def offline(connect, server, expected_warnings):
         online.walk(SESSION)
         online.read(QC)
         online.read(NAMES + "/no-digest.txt")
-        for resource in ("QC", "NAMES"):
-            online.fs.keep(f"{SESSION}/resources/{resource}", soon())
+        for file in online.fs.depth.files(NAMES + "/no-digest.txt", soon()):
+            online.fs.depth.keep(file, soon())
         online.fs.close()
         server.clear_log()
         return Driver(connect(user, offline=True, **policy))

@@ -174,7 +174,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def forget(self) -> None:
-        self.drive.fs.refresh("/")
+        self.drive.fs.refresh("/", soon())
 
     @rule()
     def remount(self) -> None:

@@ -34,12 +34,16 @@ def note(folder: Path, server: str, account: str) -> None:
 
 def known(root: Path, server: str) -> list[str]:
     """The accounts of a server that a store (its ``--cache-dir``) has a folder of."""
+    return [account for _, url, account in folders(root) if url == server]
+
+
+def folders(root: Path) -> list[tuple[Path, str, str]]:
+    """Folder, server and account of everything in a store."""
     found = []
     for path in sorted(root.glob(f"*/{_NAME}")):
         try:
             cells = json.loads(path.read_text(encoding="utf-8"))
-            if cells["server"] == server:
-                found.append(str(cells["account"]))
+            found.append((path.parent, str(cells["server"]), str(cells["account"])))
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.info("cannot read %s: %s", path, error)
     return found

@@ -221,6 +221,7 @@ class Store:
         for kept in self._kept():
             if not self._in_use(kept.path):
                 remove(kept.path)
+        self.shelf.remove("")
 
     def verify(self) -> tuple[int, int]:
         """Read everything and drop what is damaged: (contents checked, contents damaged)."""

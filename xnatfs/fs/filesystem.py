@@ -27,6 +27,7 @@ from xnatfs.errors import (
 from xnatfs.fs import removing
 from xnatfs.fs import rename as renaming
 from xnatfs.fs.appearance import PREFIX, Mark, inode
+from xnatfs.fs.below import Depth
 from xnatfs.fs.folders import Folders
 from xnatfs.fs.names import NameClass, classify
 from xnatfs.fs.opening import Opening
@@ -75,6 +76,7 @@ class FileSystem:
         self._opening = Opening(self._parts)
         self._unstored = Unstored(self._parts)
         self.search = Search(self._parts)
+        self.depth = Depth(self._parts)
         self._send_off = SendOff(self._parts)
 
     @classmethod
@@ -374,14 +376,24 @@ class FileSystem:
         folder = self._settings.state_folder
         return self._parts.run(partial(tokens.keep, self._session, folder), "the login", waiter)
 
-    def keep(self, path: str, waiter: Waiter) -> None:
-        """Write down what is known of a resource's files, for mounts without a network."""
-        self._parts.listings.keep(self._node(path, waiter).item, waiter)
+    def refresh(self, path: str, waiter: Waiter) -> None:
+        """Forget what is known of the names at and below a path; the next look asks the server.
 
-    def refresh(self, path: str) -> None:
-        """Forget what is known of the names; the next look asks the server."""
-        del path
-        self._parts.listings.forget(None)
+        Raises: NotFound, and what the look-up raises.
+        """
+        whole = path.strip("/") == "" and self._root == "/"
+        names = self._parts.names
+        names.forget(names.root() if whole else self._node(path, waiter), waiter)
+
+    def inside(self, path: str) -> str:
+        """Where a path of the archive is in this mount.
+
+        Raises: NotFound: the mount shows another part of the archive.
+        """
+        root = self._root.rstrip("/")
+        if path != self._root and not path.startswith(f"{root}/"):
+            raise NotFound(f"{path} is not below {self._root}")
+        return path.removeprefix(root) or "/"
 
     def close(self) -> None:
         """Release the spool, log out of a session of our own. Never raises."""

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 
 from xnatfs.config import Limits
 from xnatfs.model.entities import Item, RemoteFile
@@ -29,6 +29,9 @@ Row = TypeVar("Row")
 
 # Rows that all cached listings may hold together; a row costs about 0.6 KB.
 MOST_ROWS = 400_000
+
+# Resources of which is remembered what no listing tells.
+MOST_LEARNED = 4096
 
 # A session with at most this many files is listed whole in one request (R§1.3). The server reads
 # every catalog of the session for it, so beyond that each resource is asked on its own.
@@ -102,6 +105,8 @@ class Listings:
         self._cache = TTLCache(MOST_ROWS, self._ttl, timer=time.monotonic, getsizeof=_weight)
         self._asking: dict[Key, _Asking] = {}
         self._own: dict[str, dict[str, _Own]] = {}
+        # What no listing tells, by resource and path.
+        self._learned: LRUCache[str, dict[str, RemoteFile]] = LRUCache(MOST_LEARNED)
 
     # -- what can be asked
 
@@ -227,6 +232,7 @@ class Listings:
     def learned(self, resource: Item, row: RemoteFile) -> None:
         """The server was asked about one file: what the listing did not tell of it."""
         with self._mu:
+            self._learned.setdefault(resource.address, {})[row.path] = row
             listing = self._cache.get(Key(FILES, resource.address))
             if isinstance(listing, FileListing) and listing.catalog.get(row.path) is not None:
                 listing.catalog.change(row.path, row)
@@ -234,8 +240,10 @@ class Listings:
     def keep(self, resource: Item, waiter: Waiter) -> None:
         """Write down what is known of a resource's files, with what was learned of each."""
         listing = self.files(resource, None, waiter)
-        key = Key(FILES, resource.address)
-        self._sharing.keep(key, Told(listing.catalog.rows(), listing.asked))
+        with self._mu:
+            learned = dict(self._learned.get(resource.address, {}))
+        rows = [_completed(row, learned.get(row.path)) for row in listing.catalog.rows()]
+        self._sharing.keep(Key(FILES, resource.address), Told(rows, listing.asked))
 
     def forget(self, item: Item | None) -> None:
         """Forget what lies at or below ``item`` (None: everything)."""
@@ -348,6 +356,13 @@ class Listings:
                     listing.catalog.change(path, change.row)
         self._cache[key] = listing
         return listing
+
+
+def _completed(row: RemoteFile, learned: RemoteFile | None) -> RemoteFile:
+    """A row with what was learned of that file, if it is still the same."""
+    if learned is None or row.digest != learned.digest or row.size not in (None, learned.size):
+        return row
+    return learned
 
 
 def file_count(resources: Sequence[Item]) -> int:

@@ -138,6 +138,26 @@ class Namespace:
         for name, found in self._entries(node, waiter, 0.0).items():
             yield self._node(node, name, found)
 
+    def forget(self, node: Node, waiter: Waiter) -> None:
+        """Forget what is known of an object and of all below it; of the root: everything."""
+        item = node.item
+        if not node.chain:
+            self._listings.forget(None)
+            return
+        # The listing of a session tells of all that is below it.
+        at = next((it for it in node.chain if it.level.name == item.level.resources_at), item)
+        sessions = self._sessions_of(item, node.chain[0], waiter)
+        for one in (at, *sessions):
+            self._listings.forget(one)
+
+    def _sessions_of(self, item: Item, project: Item, waiter: Waiter) -> list[Item]:
+        """The sessions of a project or subject, whose addresses are not below its own."""
+        if EXPERIMENT.collection not in item.level.holds:
+            return []
+        rows = self._listings.items(EXPERIMENT, project, waiter).rows
+        whole = item.level.name == EXPERIMENT.listed_at
+        return [row for row in rows if whole or row.cells.get(EXPERIMENT.parent_column) == item.id]
+
     def link_target(self, node: Node, waiter: Waiter) -> str:
         """Where a link leads, relative to the folder that holds it.
 

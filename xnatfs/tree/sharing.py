@@ -89,8 +89,8 @@ class Sharing:
             told = self._load(key)
             if told is None:
                 raise Offline(
-                    f"{what}: the mount is offline, and this was not listed before "
-                    "(xnatfs prefetch does, where there is a network)"
+                    f"{what}: not listed before, and no network is used (--offline); "
+                    "`xnatfs prefetch` lists it where there is one"
                 )
             return told
         found: Told | None = None
