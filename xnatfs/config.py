@@ -95,6 +95,11 @@ class Policy:
     allow_overwrite: bool = False
     # Remove files that others made.
     allow_delete: bool = False
+    # Make subjects, sessions and scans.
+    allow_create: bool = False
+    # The data types of new sessions and scans.
+    session_type: str = "xnat:mrSessionData"
+    scan_type: str = "xnat:mrScanData"
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,16 @@ def archive_path(text: str) -> str:
     return "/" + "/".join(part for part in text.split("/") if part)
 
 
+def data_type(text: str) -> str:
+    """The name of a data type: ``xnat:mrSessionData``.
+
+    Raises: ValueError.
+    """
+    if not re.fullmatch(r"[A-Za-z_][\w.-]*:[A-Za-z_][\w.-]*", text):
+        raise ValueError("a data type is given as xnat:mrSessionData")
+    return text
+
+
 def one_of(*words: str) -> Callable[[str], str]:
     """One of these words."""
 
@@ -113,11 +123,11 @@ def flag(text: str) -> bool:
 
 # Groups of verbs: those that log in, and among them those that read, and the mount.
 MOVING = frozenset({"get", "prefetch", "put", "verify"})
-LOGIN = MOVING | {"mount", "ls", "find", "uploads", "login", "logout", "doctor", "refresh", "url"}
-READING = MOVING | {"mount", "ls", "find", "refresh", "url"}
-OFFLINE = frozenset({"mount", "ls", "get", "put"})
-WRITING = frozenset({"mount", "put", "uploads"})
-MOUNT = frozenset({"mount"})
+READING = MOVING | {"mount", "run", "ls", "find", "refresh", "url"}
+LOGIN = READING | {"uploads", "login", "logout", "doctor"}
+OFFLINE = frozenset({"mount", "run", "ls", "get", "put"})
+WRITING = frozenset({"mount", "run", "put", "uploads"})
+MOUNT = frozenset({"mount", "run"})
 ALL = LOGIN | {"cache", "umount", "status", "demo"}
 
 
@@ -183,6 +193,12 @@ TABLE: tuple[Option, ...] = (
            MOUNT | {"put"}, stricter=min),
     Option("allow-delete", flag, "policy.allow_delete", "remove files that others made", MOUNT,
            stricter=min),
+    Option("allow-create", flag, "policy.allow_create", "make subjects, sessions and scans",
+           MOUNT, stricter=min),
+    Option("session-type", data_type, "policy.session_type", "the data type of new sessions",
+           MOUNT, "TYPE"),
+    Option("scan-type", data_type, "policy.scan_type", "the data type of new scans", MOUNT,
+           "TYPE"),
     Option("cache-dir", folder, "store.folder", "where downloaded data is kept",
            READING | {"cache", "uploads"}, "DIR"),
     Option("cache-size", size, "store.size", "how much of it", READING, "SIZE", stricter=min),
@@ -210,8 +226,8 @@ TABLE: tuple[Option, ...] = (
     Option("gid", number, "view.gid", "group of the files shown", MOUNT, "ID"),
     Option("umask", mode_bits, "view.umask", "permission bits that are not shown", MOUNT, "BITS"),
     Option("allow-other", flag, "", "let other users of this machine in", MOUNT, stricter=min),
-    Option("foreground", flag, "", "stay in the foreground and log to the terminal", MOUNT,
-           short="f", in_files=False),
+    Option("foreground", flag, "", "stay in the foreground and log to the terminal",
+           frozenset({"mount"}), short="f", in_files=False),
     Option("log-file", folder, "", "the log (default: in the state folder)", MOUNT, "FILE"),
     Option("log-level", one_of("debug", "info", "warning", "error"), "", "how much is logged",
            MOUNT, "LEVEL"),

@@ -50,8 +50,8 @@ def test_stage_in_compute_stage_out(desk: Desk, server: DemoServer, tmp_path: Pa
     done = desk.umount()
     assert done.returncode == 74, done.stderr
     assert "qc.csv" in done.stderr
-    assert f"{len(made)} files" in done.stdout
-    assert "xnatfs uploads send" in done.stdout
+    assert f"{len(made)} files" in done.stderr
+    assert "xnatfs uploads send" in done.stderr
     assert server.log == []
     # Where there is a network again.
     desk.variables |= {"XNAT_USER": "admin", "XNAT_PASS": "admin"}
@@ -68,3 +68,18 @@ def test_without_a_prefetch_there_is_nothing_to_mount(desk: Desk, server: DemoSe
     assert done.returncode == 2
     assert "xnatfs prefetch" in done.stderr
     assert server.log == []
+
+
+def test_run_without_a_network(desk: Desk, server: DemoServer) -> None:
+    done = desk.xnatfs("prefetch", "-s", server.url, f"/{SESSION}/resources/QC")
+    assert done.returncode == 0, done.stderr
+    server.clear_log()
+    script = "cat QC/files/qc.csv && mkdir OUT && cp QC/files/qc.csv OUT/files/"
+    words = ["run", "--offline", "-s", server.url, "--cd", f"/{SESSION}/resources", "--"]
+    done = desk.xnatfs(*words, "sh", "-c", script)
+    assert done.returncode == 0, done.stderr
+    assert "1 file (" in done.stderr
+    assert "xnatfs uploads send" in done.stderr
+    assert server.log == []
+    assert desk.xnatfs("uploads", "send").returncode == 0
+    assert Rest(server).files(f"{HELD}/resources/OUT") == {"qc.csv": done.stdout.encode()}

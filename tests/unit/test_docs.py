@@ -27,6 +27,8 @@ DOCUMENTS = [
         "docs/ARCHITECTURE.md",
         "docs/CONFIGURATION.md",
         "docs/HPC.md",
+        "docs/OFFLINE.md",
+        "docs/PYTHON.md",
         "docs/SEMANTICS.md",
         "docs/TROUBLESHOOTING.md",
         "docs/XNAT.md",

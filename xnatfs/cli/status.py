@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     found = control.records(state_folder)
     if args.mountpoint is not None:
         place = str(mounts.absolute(args.mountpoint))
-        found = [record for record in found if record.here and record.mountpoint == place]
+        found = [record for record in found if record.seen and record.mountpoint == place]
         if not found:
             raise NotFound(f"{args.mountpoint}: nothing is mounted here by xnatfs")
     rows = [_ask(record) for record in found]
@@ -62,6 +62,7 @@ def _ask(record: Any) -> dict[str, Any]:
     from xnatfs.fuse import control
 
     row: dict[str, Any] = {**asdict(record), "state": "live", "status": {}}
+    row["private"] = record.here and not record.seen
     if not record.here:
         return row | {"state": "elsewhere"}
     if record.ended:
@@ -84,7 +85,8 @@ def _print(row: dict[str, Any]) -> None:
         "dead": f"dead: its process {row['pid']} is gone; `xnatfs umount` or a mount cleans up",
         "elsewhere": f"on {row['host']}",
     }
-    print(f"{row['mountpoint']}: {row['server']} as {row['user']}, {says[row['state']]}")
+    private = " (private, of `xnatfs run`)" if row["private"] else ""
+    print(f"{row['mountpoint']}{private}: {row['server']} as {row['user']}, {says[row['state']]}")
     status = row["status"]
     uploads = status.get("uploads", {})
     pending = uploads.get("pending", row["pending"])

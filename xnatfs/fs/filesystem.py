@@ -419,17 +419,7 @@ class FileSystem:
             return self._attributes(node, len(target.encode()), waiter)
         if node.kind is Kind.FOLDER:
             return self._attributes(node, 0, waiter)
-        file = self._parts.files.find(node.item, node.inner)
-        if file is not None:
-            return self._attributes(node, file.size, waiter)
-        if node.file is None:
-            # It was only here, and has arrived at the server meanwhile.
-            node = self._parts.names.lookup(node.path, waiter)
-        if node.file is None:
-            raise NotFound(f"{node.path} is gone")
-        row = self._parts.sized(node.item, node.file, waiter)
-        self._parts.files.told(node.path, row)
-        return self._attributes(node, row.size or 0, waiter)
+        return self._attributes(node, self._parts.size(node, waiter), waiter)
 
     def _attributes(self, node: Node, size: int, waiter: Waiter) -> Attributes:
         writable = self._parts.rights.seems("edit", node, waiter)

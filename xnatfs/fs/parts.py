@@ -35,7 +35,7 @@ from xnatfs.rest.archive import Archive
 from xnatfs.rest.session import Session
 from xnatfs.rest.transfer import Transfer
 from xnatfs.tree.listings import Listings
-from xnatfs.tree.namespace import Namespace
+from xnatfs.tree.namespace import Namespace, Node
 from xnatfs.tree.overlay import Overlay
 from xnatfs.tree.sharing import Sharing
 from xnatfs.upload.groups import GroupCommit
@@ -95,7 +95,7 @@ class Parts:
             self.archive, self.transfer, self.receipts, limits, self._on_listing, self._on_stored
         )
         self.outbox = Outbox(self.uploader, self.senders, limits)
-        self._groups = GroupCommit(settings.spool.folder)
+        self.groups = GroupCommit(settings.spool.folder)
         self.rights = Rights(settings, self.listings, self.archive, self.receipts, self.run)
         self.appearance = Appearance(settings.view)
         self.files = Files(limits.metadata_ttl_s / 2)
@@ -182,7 +182,7 @@ class Parts:
     def seal(self, upload: Upload) -> None:
         """The content is complete; within seconds it survives a power loss."""
         upload.seal()
-        self._groups.add(upload)
+        self.groups.add(upload)
         if upload.read(DICOM_MARK_AT, len(DICOM_MARK)) == DICOM_MARK:
             log.warning(
                 "%s: DICOM that is written into the archive goes past the site's anonymisation",
@@ -266,6 +266,23 @@ class Parts:
         full = replace(row, size=head.size or 0)
         self.listings.learned(resource, full)
         return full
+
+    def size(self, node: Node, waiter: Waiter) -> int:
+        """Bytes of a file; whoever is told them opens the version that has them.
+
+        Raises: NotFound: it is gone.
+        """
+        file = self.files.find(node.item, node.inner)
+        if file is not None:
+            return file.size
+        if node.file is None:
+            # It was only here, and has arrived at the server meanwhile.
+            node = self.names.lookup(node.path, waiter)
+        if node.file is None:
+            raise NotFound(f"{node.path} is gone")
+        row = self.sized(node.item, node.file, waiter)
+        self.files.told(node.path, row)
+        return row.size or 0
 
     def version(self, resource: Item, row: RemoteFile, waiter: Waiter) -> Version:
         """The version that a row of a listing means; a HEAD where there is no digest.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xnatfs.errors import NotAFolder
 from xnatfs.fs.parts import Parts
-from xnatfs.model.entities import Item
+from xnatfs.model.entities import Item, Kind
 from xnatfs.model.levels import EXPERIMENT, PROJECT, SCAN, SUBJECT
 from xnatfs.rest import addresses, survey
 from xnatfs.tree import places
@@ -39,6 +39,21 @@ class FoundScan:
     description: str
     # Labels of its resources.
     resources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One entry, as Python's libraries look at it."""
+
+    # By names.
+    path: str
+    kind: Kind
+    # Bytes; None where only a HEAD would tell. 0 for folders and links.
+    size: int | None
+    # MD5 in lower-case hex; "" where the server has none.
+    digest: str
+    # Whether it is a resource's ``files`` or lies below it.
+    in_files: bool
 
 
 class Search:
@@ -79,6 +94,43 @@ class Search:
             inner = addresses.readable(node.inner) if node.inner else ""
             return f"{address}/files" + (f"/{inner}" if inner else "")
         return f"{address}/{node.collection}" if node.collection else address
+
+    def look(self, path: str, waiter: Waiter, *, now: bool = False) -> Seen:
+        """What ``path`` means, links followed.
+
+        Args:
+            path: by names or ids.
+            waiter: limits of the wait.
+            now: that there is no such name is said by a listing made from now on.
+
+        Raises: NotFound; NotAFolder.
+        """
+        node = places.resolve(self._parts.names, path, waiter, now=now)
+        size = self._parts.size(node, waiter) if node.kind is Kind.FILE else 0
+        return replace(self._seen(node), size=size)
+
+    def forget(self, path: str, waiter: Waiter) -> None:
+        """Let the next look at a folder and what is below it ask the server."""
+        self._parts.listings.forget(self._parts.names.lookup(path, waiter).item)
+
+    def entries(self, path: str, waiter: Waiter) -> list[Seen]:
+        """The entries of a folder (its path by names), in the server's order."""
+        names = self._parts.names
+        return [self._seen(node) for node in names.children(names.lookup(path, waiter), waiter)]
+
+    def size(self, handle: int) -> int:
+        """Bytes of an open file."""
+        return self._parts.files.by_handle(handle)[0].size
+
+    def _seen(self, node: Node) -> Seen:
+        if node.kind is not Kind.FILE:
+            return Seen(node.path, node.kind, 0, "", node.in_files)
+        file = self._parts.files.find(node.item, node.inner)
+        row = node.file
+        if file is not None:
+            return Seen(node.path, node.kind, file.size, "", in_files=True)
+        size, digest = (row.size, row.digest) if row is not None else (None, "")
+        return Seen(node.path, node.kind, size, digest, in_files=True)
 
     def scans(self, project: str, waiter: Waiter) -> list[FoundScan]:
         """All scans of a project, shared sessions included.

@@ -284,6 +284,26 @@ class Archive:
         if reply.status not in (200, 201):
             raise failed(reply)
 
+    def create(
+        self, level: Level, label: str, parent: Item, project: Item, type_: str, waiter: Waiter
+    ) -> None:
+        """Make a subject, session or scan; the caller has seen that there is none (R§5.3).
+
+        A scan has its id as ``label``; ``type_`` is "" where the level has but one data type.
+
+        Raises: as ``create_resource``.
+        """
+        addresses.check_new_object(label)
+        address = addresses.new_address(level, label, project.address, parent.address)
+        params = {**({"xsiType": type_} if type_ else {}), **self._event()}
+        reply = self._session.request("PUT", address, params=params, waiter=waiter)
+        # Subjects and sessions: 201 when it is new. Scans: 200 always, 409 for one of another
+        # type.
+        if reply.status == 409 or (reply.status == 200 and reply.content.strip()):
+            raise AlreadyExists(f"{label}: there is such a {level.name} already")
+        if reply.status not in (200, 201):
+            raise failed(reply)
+
     def delete_file(
         self, resource: Item, path: str, listing: Sequence[RemoteFile], waiter: Waiter
     ) -> None:

@@ -112,13 +112,20 @@ class Namespace:
                 node = self.child(node, name, waiter)
         return node
 
-    def child(self, node: Node, name: str, waiter: Waiter) -> Node:
-        """The entry ``name`` of a folder; a listing that is not quite new is asked again."""
+    def child(self, node: Node, name: str, waiter: Waiter, *, now: bool = False) -> Node:
+        """The entry ``name`` of a folder; a listing that is not quite new is asked again.
+
+        Args:
+            node: the folder.
+            name: of the entry.
+            waiter: limits of the wait.
+            now: no listing of before now is new enough to say that there is no such name.
+        """
         if node.kind is not Kind.FOLDER:
             raise NotAFolder(f"{node.path} is not a folder")
         found = self._find(node, name, waiter, 0.0)
         if found is None and node.collection:
-            not_before = time.monotonic() - self._limits.negative_ttl_s
+            not_before = time.monotonic() - (0.0 if now else self._limits.negative_ttl_s)
             found = self._find(node, name, waiter, not_before)
         if found is None:
             raise NotFound(f"no {name} in {node.path}")
@@ -130,6 +137,11 @@ class Namespace:
         if found is None:
             raise NotFound(f"no {name} in {node.path}")
         return self._node(node, name, found)
+
+    def taken_now(self, node: Node, waiter: Waiter) -> set[str]:
+        """Labels and ids of all that the server lists where a collection's objects come from."""
+        rows = self._listing(node, waiter, time.monotonic()).rows
+        return {name for item in rows for name in (item.id, item.label)}
 
     def children(self, node: Node, waiter: Waiter) -> Iterator[Node]:
         """The entries of a folder, in the server's order."""

@@ -23,10 +23,14 @@ _MOST_LINKS = 4
 _ACCESSION = re.compile(r".+_E\d{4,}")
 
 
-def resolve(names: Namespace, path: str, waiter: Waiter) -> Node:
+def resolve(names: Namespace, path: str, waiter: Waiter, *, now: bool = False) -> Node:
     """The one place that ``path`` means; each part is a name or an id.
 
-    It may begin with a session's accession.
+    Args:
+        names: of the archive.
+        path: may begin with a session's accession.
+        waiter: limits of the wait.
+        now: what is not found is looked for in a listing that is made from now on.
 
     Raises: NotFound, with the nearest name; NotAFolder.
     """
@@ -35,13 +39,13 @@ def resolve(names: Namespace, path: str, waiter: Waiter) -> Node:
         parts = ["experiments", *parts]
     node = names.root()
     for part in parts:
-        node = _follow(names, _child(names, node, part, waiter), waiter)
+        node = _follow(names, _child(names, node, part, waiter, now=now), waiter)
     return node
 
 
-def _child(names: Namespace, node: Node, part: str, waiter: Waiter) -> Node:
+def _child(names: Namespace, node: Node, part: str, waiter: Waiter, *, now: bool) -> Node:
     try:
-        return names.child(node, part, waiter)
+        return names.child(node, part, waiter, now=now)
     except NotFound as error:
         found = names.by_id(node, part, waiter) if names.holds_objects(node) else None
         if found is None:

@@ -17,7 +17,7 @@ from xnatfs.cache.shelf import Record, Shelf
 from xnatfs.errors import Offline
 from xnatfs.model.entities import Item, RemoteFile
 from xnatfs.tree import sheets
-from xnatfs.tree.sheets import SESSION
+from xnatfs.tree.sheets import FILES, SESSION
 from xnatfs.waiting import Waiter
 
 log = logging.getLogger(__name__)
@@ -145,13 +145,20 @@ class Sharing:
         except sheets.UNREADABLE as error:
             log.info("the record of the %s cannot be read: %s", key, error)
             return None
-        if key.kind == SESSION and oldest is not None:
+        if key.kind == SESSION:
             rows = {
                 address: files
                 for address, files in rows.items()
-                if not self._shelf.is_void(address, record.asked)
+                if not self._is_better_known(address, record.asked)
             }
         return Told(rows, asked)
+
+    def _is_better_known(self, resource: str, asked: float) -> bool:
+        """Whether a session's listing is not to be believed about one of its resources."""
+        if self.offline:
+            # Its own listing may tell what was asked about single files.
+            return self.has(Key(FILES, resource))
+        return self._shelf.is_void(resource, asked)
 
     # -- what is not there any more
 

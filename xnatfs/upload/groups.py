@@ -48,6 +48,12 @@ class GroupCommit:
             self._running = True
         threading.Thread(target=self._run, name="spool-sync", daemon=True).start()
 
+    def finish(self) -> None:
+        """The process ends: make what still waits durable now. Never raises."""
+        with self._mu:
+            group, self._group = self._group, []
+        self._sync([upload for upload in group if not upload.gone])
+
     def _run(self) -> None:
         while True:
             time.sleep(GROUP_S)
