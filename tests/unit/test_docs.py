@@ -28,6 +28,7 @@ DOCUMENTS = [
         "docs/CONFIGURATION.md",
         "docs/HPC.md",
         "docs/OFFLINE.md",
+        "docs/MOUNTING.md",
         "docs/PYTHON.md",
         "docs/SEMANTICS.md",
         "docs/TROUBLESHOOTING.md",

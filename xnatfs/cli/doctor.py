@@ -93,6 +93,8 @@ def _fuse() -> Iterator[Finding]:
         yield Finding("FUSE", "libfuse, /dev/fuse and the right to mount")
     others = readiness.problems(allow_other=True)
     yield Finding("other users", others[0] if others else "--allow-other is possible")
+    if crawlers := readiness.crawlers():
+        yield Finding("indexers", crawlers, warns=True)
 
 
 def _private_mounts() -> Iterator[Finding]:

@@ -12,6 +12,7 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -263,8 +264,9 @@ class _Writer:
         duplicates = []
         try:
             incoming.write(spooled)
-            for member in _members(spooled, incoming.name):
-                duplicates += self.store(member, member.name)
+            with ExitStack() as closing:
+                for member in _members(spooled, incoming.name, closing):
+                    duplicates += self.store(member, member.name)
         finally:
             spooled.unlink(missing_ok=True)
         return duplicates
@@ -275,16 +277,16 @@ class _Writer:
             self._archive.rewrite(self._resource, self._entries.values(), self._base)
 
 
-def _members(spooled: Path, name: str) -> list[Incoming]:
+def _members(spooled: Path, name: str, closing: ExitStack) -> list[Incoming]:
     """The files in an archive; its kind goes by the suffix of the name (R§4.3)."""
     lower = name.lower()
     if lower.endswith((".zip", ".zar")):
-        with zipfile.ZipFile(spooled) as packed:
-            return [
-                Incoming(_inside(it.filename), partial(_unzip, spooled, it.filename), lambda: None)
-                for it in packed.infolist()
-                if not it.is_dir()
-            ]
+        packed = closing.enter_context(zipfile.ZipFile(spooled))
+        return [
+            Incoming(_inside(it.filename), partial(_unzip, packed, it.filename), lambda: None)
+            for it in packed.infolist()
+            if not it.is_dir()
+        ]
     if lower.endswith((".tar", ".xar", ".tgz", ".tar.gz")):
         with tarfile.open(spooled) as tar:
             return [
@@ -302,12 +304,8 @@ def _inside(name: str) -> str:
     return path
 
 
-def _unzip(spooled: Path, name: str, destination: Path) -> None:
-    with (
-        zipfile.ZipFile(spooled) as packed,
-        packed.open(name) as src,
-        destination.open("wb") as out,
-    ):
+def _unzip(packed: zipfile.ZipFile, name: str, destination: Path) -> None:
+    with packed.open(name) as src, destination.open("wb") as out:
         shutil.copyfileobj(src, out, _PIECE)
 
 

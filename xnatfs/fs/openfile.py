@@ -16,6 +16,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from xnatfs.errors import XnatfsError
 from xnatfs.fs.states import (
@@ -141,7 +142,7 @@ class OpenFile:
 
     def write(self, offset: int, data: bytes, waiter: Waiter) -> None:
         """Write all of ``data``; the first write to an existing file copies it up."""
-        with self._turn.held(waiter, self.label):
+        with self._changing(waiter):
             upload = self._writable(self.size, waiter)
             self._written = True
             try:
@@ -149,12 +150,12 @@ class OpenFile:
             except XnatfsError as error:
                 # A file with a hole is not sent: whoever goes on writing may, a close says why.
                 upload.fail(str(error))
-                self._state = Failed(upload, error)
+                self._fail(error)
                 raise
 
     def truncate(self, length: int, waiter: Waiter) -> None:
         """Cut the file, or lengthen it with zeros."""
-        with self._turn.held(waiter, self.label):
+        with self._changing(waiter):
             upload = self._writable(length, waiter)
             self._ways.find_room(lambda: upload.truncate(length), waiter)
             self._written = True
@@ -165,7 +166,7 @@ class OpenFile:
         Nothing is sent before something is written or the last descriptor is released, so that
         ``cmd > file`` is one upload, with no empty one before it.
         """
-        with self._turn.held(waiter, self.label):
+        with self._changing(waiter):
             self._writable(0, waiter).truncate(0)
 
     def fsync(self, waiter: Waiter) -> None:
@@ -175,22 +176,49 @@ class OpenFile:
         if not isinstance(state, Reading):
             state.upload.fsync()
 
+    @contextmanager
+    def _changing(self, waiter: Waiter) -> Iterator[None]:
+        """Hold the turn. The background sender passes over what is held: it is posted anew."""
+        with self._turn.held(waiter, self.label):
+            yield
+        if self.waits:
+            self._ways.post(self)
+
     def _writable(self, keep: int, waiter: Waiter) -> Upload:
         """The upload to write into; called with the turn. ``keep``: old bytes still wanted."""
         state = self._state
-        if isinstance(state, Reading):
+        if isinstance(state, Reading | Sealed):
             upload = self._ways.find_room(lambda: self._copied_up(state, keep, waiter), waiter)
-            self._sources.append(state.source)
-        else:
-            upload = state.upload
-            if not isinstance(state, Writing):
-                self._ways.find_room(upload.reopen, waiter)
-        self._state = Writing(upload)
-        return upload
+            if isinstance(state, Reading):
+                self._sources.append(state.source)
+                self._state = Writing(upload)
+            else:
+                self._state = Writing(upload, before=state.upload)
+            return upload
+        if isinstance(state, Failed):
+            self._ways.find_room(state.upload.reopen, waiter)
+            self._state = Writing(state.upload, state.before)
+        return state.upload
 
-    def _copied_up(self, state: Reading, keep: int, waiter: Waiter) -> Upload:
-        old = pieces(state.source, min(keep, state.version.size), waiter)
-        return self._ways.new_upload(self.resource, self.path, self.label, self.base, old)
+    def _copied_up(self, state: Reading | Sealed, keep: int, waiter: Waiter) -> Upload:
+        source = state.source if isinstance(state, Reading) else SpoolSource(state.upload)
+        old = pieces(source, min(keep, self.size), waiter)
+        before = state.upload if isinstance(state, Sealed) else None
+        return self._ways.new_upload(self.resource, self.path, self.label, self.base, old, before)
+
+    def _fail(self, error: XnatfsError) -> None:
+        """It was not written, or not sent; called with the turn."""
+        state = self._state
+        assert not isinstance(state, Reading)
+        before = state.before if isinstance(state, Writing) else None
+        self._state = Failed(state.upload, error, before)
+
+    def _drop_before(self) -> None:
+        """What was closed before counts no more; called with the turn."""
+        state = self._state
+        if isinstance(state, Writing | Failed) and state.before is not None:
+            state.before.done()
+            self._state = replace(state, before=None)
 
     # -- the ways out
 
@@ -217,6 +245,10 @@ class OpenFile:
         """The last descriptor is gone: send what is still unsent. Only the log can tell."""
         if self.local_only:
             return
+        state = self._state
+        if isinstance(state, Failed) and state.before is not None:
+            # Writing over it went wrong: what was closed before goes instead.
+            self._state = Sealed(state.before)
         if self.waits:
             self._ways.post(self)
         if not self.unsealed:
@@ -238,12 +270,13 @@ class OpenFile:
 
     def _seal(self, waiter: Waiter) -> bool:
         """Whether the spool alone can be relied on from now on."""
-        with self._turn.held(waiter, self.label):
+        with self._changing(waiter):
             state = self._state
             if isinstance(state, Writing):
                 self._ways.seal(state.upload)
                 if not state.upload.kept:
                     return False
+                self._drop_before()
                 self._state = Sealed(state.upload)
                 self._written = False
             return isinstance(self._state, Sealed)
@@ -272,8 +305,11 @@ class OpenFile:
             try:
                 row = self._ways.send(self.resource, upload, waiter)
             except XnatfsError as error:
-                self._state = Failed(upload, error)
+                self._fail(error)
+                if upload.record.md5 and upload.kept:
+                    self._drop_before()
                 raise
+            self._drop_before()
             self._now_on_server(row, upload)
         finally:
             self._turn.end()
@@ -332,13 +368,15 @@ class OpenFile:
 
         Raises: what the spool raises; nothing has changed then.
         """
-        with self._turn.held(waiter, self.label):
+        with self._changing(waiter):
             if not self.removed and not self._only_here(waiter):
                 return False
             state = self._state
             if not isinstance(state, Reading):
                 upload = state.upload
                 self._ways.readdress(upload, self.resource, path, label, base)
+                if not isinstance(state, Sealed) and state.before is not None:
+                    self._ways.readdress(state.before, self.resource, path, label, base)
                 if isinstance(state, Failed) and upload.record.md5:
                     # Under another name it may go.
                     upload.reopen()
@@ -349,7 +387,7 @@ class OpenFile:
 
     def follow(self, copy: OpenFile, waiter: Waiter) -> None:
         """The file is called as ``copy`` from now on, which the server has just got."""
-        with self._turn.held(waiter, self.label):
+        with self._changing(waiter):
             state = self._state
             if isinstance(state, Reading):
                 self._sources.append(state.source)
@@ -362,7 +400,7 @@ class OpenFile:
 
         Returns: False: the server's file is gone already.
         """
-        with self._turn.held(waiter, self.label):
+        with self._changing(waiter):
             if not self.removes:
                 return False
             if isinstance(self._state, Reading):
@@ -372,7 +410,7 @@ class OpenFile:
 
     def remove_for_good(self, delete: Callable[[str, Version], None], waiter: Waiter) -> None:
         """The last release of a removed file: ``delete`` the server's unless its name came back."""
-        with self._turn.held(waiter, self.label):
+        with self._changing(waiter):
             if self.removes and self.base is not None:
                 delete(self.removes, self.base)
             self.removes = ""
@@ -383,7 +421,7 @@ class OpenFile:
 
         Yields: whether it is only here; if not, the server has it by now.
         """
-        with self._turn.held(waiter, self.label):
+        with self._changing(waiter):
             yield self._only_here(waiter)
 
     def _only_here(self, waiter: Waiter) -> bool:
@@ -391,17 +429,23 @@ class OpenFile:
         state = self._state
         if isinstance(state, Reading):
             return False
-        if not state.upload.record.perhaps:
+        before = None if isinstance(state, Sealed) else state.before
+        sent = before or state.upload
+        if not sent.record.perhaps:
             return True
         # It was sent and the answer was lost.
-        row = self._ways.look(self.resource, state.upload, waiter)
-        if row is not None:
-            self._now_on_server(row, state.upload)
+        row = self._ways.look(self.resource, sent, waiter)
+        if row is not None and before is None:
+            self._now_on_server(row, sent)
+        elif row is not None:
+            self.base = Version(row.resource_id, row.path, sent.size, row.digest)
+            self._drop_before()
         return row is None
 
     def give_up(self) -> None:
         """Its content is wanted no more (a local file was removed)."""
         self.given_up = True
+        self._drop_before()
         state = self._state
         if not isinstance(state, Reading):
             state.upload.done()

@@ -153,9 +153,11 @@ class Parts:
         label: str,
         base: Version | None,
         old: Iterator[bytes] | None,
+        before: Upload | None = None,
     ) -> Upload:
-        """An upload in the spool, with ``old`` as its first content."""
-        return self.spool.new(self._target(resource, path, label), base, old)
+        """An upload in the spool, with ``old`` as its first content, instead of ``before``."""
+        perhaps = before.record.perhaps if before else ()
+        return self.spool.new(self._target(resource, path, label), base, old, perhaps)
 
     def readdress(
         self, upload: Upload, resource: Item, path: str, label: str, base: Version | None

@@ -89,6 +89,8 @@ def reclaim(parts: Parts, resource: Item, path: str, waiter: Waiter) -> Version 
 
     Returns: the server's version, which whatever comes there replaces; None when there is none.
     """
+    if not parts.overlay.is_hidden(resource, path):
+        return None
     for file in parts.files.all():
         same = file.resource.address == resource.address and file.removes == path
         if same and file.take_back(waiter):
@@ -142,8 +144,8 @@ def _move_local(
 def _send_off(
     parts: Parts, resource: Item, file: OpenFile, name_class: NameClass, waiter: Waiter
 ) -> None:
-    """What nobody has open is complete: under a real name it goes."""
-    if name_class is not NameClass.REAL or parts.files.is_open(file):
+    """What nobody may write is complete: under a real name it goes."""
+    if name_class is not NameClass.REAL or parts.files.written_to(file):
         return
     try:
         file.send_off(waiter)

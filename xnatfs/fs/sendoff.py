@@ -56,7 +56,7 @@ class SendOff:
             log.warning("cannot look for what other mounts left: %s", error)
             return
         left = [row for row in rows if row.standing is Standing.FREE and self._is_sealed(row)]
-        for row in left:
+        for row in self._queue.latest(left):
             try:
                 self.take(row)
             except XnatfsError as error:
@@ -99,7 +99,7 @@ class SendOff:
         for file in parts.files.all():
             if file.unsealed:
                 self._keep(file)
-        parts.groups.finish()
+        parts.groups.end()
         if idle:
             parts.spool.release()
         # Else another process must not begin before this one is surely dead.

@@ -222,7 +222,7 @@ class Archive:
 
     # -- rights ----------------------------------------------------------------------------
 
-    def projects_where(self, right: str, waiter: Waiter) -> frozenset[str]:
+    def projects_where(self, right: str, waiter: Waiter) -> list[str]:
         """Ids of the projects in which this user has a right.
 
         ``restrict`` asks for the right on the project itself, which only owners have;
@@ -236,11 +236,13 @@ class Archive:
             {"restrict": right},
             {"permissions": right, "dataType": "xnat:mrSessionData"},
         )
-        return frozenset(
-            row[PROJECT.key]
-            for query in queries
-            for row in self._rows(PROJECT.listing, query, waiter)
-            if row.get(PROJECT.key)
+        return sorted(
+            {
+                row[PROJECT.key]
+                for query in queries
+                for row in self._rows(PROJECT.listing, query, waiter)
+                if row.get(PROJECT.key)
+            }
         )
 
     def may_edit(self, resource: Item, waiter: Waiter) -> bool:

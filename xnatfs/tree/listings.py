@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 from cachetools import LRUCache, TTLCache
 
 from xnatfs.config import Limits
 from xnatfs.model.entities import Item, RemoteFile
-from xnatfs.model.levels import Level
+from xnatfs.model.levels import BY_COLLECTION, RESOURCE, Level
 from xnatfs.rest.archive import Archive
 from xnatfs.tree.catalog import Catalog
 from xnatfs.tree.sharing import Key, Sharing, Told
@@ -107,6 +108,8 @@ class Listings:
         self._own: dict[str, dict[str, _Own]] = {}
         # What no listing tells, by resource and path.
         self._learned: LRUCache[str, dict[str, RemoteFile]] = LRUCache(MOST_LEARNED)
+        # Grows with every listing that comes or is forgotten; read without the lock.
+        self.changes = 0
 
     # -- what can be asked
 
@@ -193,13 +196,26 @@ class Listings:
 
     def rights(self, right: str, waiter: Waiter) -> Listing[str]:
         """Ids of the projects where the user has ``right`` ("edit" or "delete"): a hint."""
-        return self._rows(
-            Key(RIGHTS + right, ""),
-            lambda worker: sorted(self._archive.projects_where(right, worker)),
-            waiter,
-            0.0,
-            "the rights",
-        )
+        ask = partial(self._archive.projects_where, right)
+        return self._rows(Key(RIGHTS + right, ""), ask, waiter, 0.0, "the rights")
+
+    def foresee_rights(self, right: str) -> None:
+        """Ask for ``rights``, which the attributes of everything need, without waiting."""
+        ask = partial(self._archive.projects_where, right)
+        self._begin(Key(RIGHTS + right, ""), ask, 0.0, "the rights")
+
+    def foresee(self, item: Item) -> None:
+        """Ask for what is asked next when a path leads through ``item``, without waiting."""
+        for collection in item.level.walked:
+            level = BY_COLLECTION[collection]
+            key, ask = Key(level.name, item.address), partial(self._archive.items, level, item)
+            if level is RESOURCE:
+                key, ask = Key("resources", item.address), partial(self._archive.resources, item)
+            self._begin(key, ask, 0.0, f"the {collection} of {item.label or item.id}")
+
+    def holds(self, level: Level, at: Item | None) -> bool:
+        """Whether the objects of ``level`` are known without asking."""
+        return self._holds(Key(level.name, at.address if at else ""))
 
     # -- our own changes, and what else is known
 
@@ -249,6 +265,7 @@ class Listings:
         """Forget what lies at or below ``item`` (None: everything)."""
         address = item.address if item is not None else ""
         with self._mu:
+            self.changes += 1
             for key in list(self._cache):
                 if key.address == address or key.address.startswith(address + "/"):
                     self._cache.pop(key, None)
@@ -285,6 +302,15 @@ class Listings:
         not_before: float,
         what: str,
     ) -> Cached:
+        found = self._begin(key, ask, not_before, what)
+        if isinstance(found, _Asking):
+            return cast("Cached", waiter.result(found.future, what))
+        return found
+
+    def _begin(
+        self, key: Key, ask: Callable[[Waiter], Any], not_before: float, what: str
+    ) -> Cached | _Asking:
+        """What is cached, or the request for it, which is made unless it is on its way."""
         if self._sharing.offline:
             not_before = 0.0
         with self._mu:
@@ -296,15 +322,15 @@ class Listings:
                 since = time.monotonic()
                 future = self._workers.submit(self._ask, key, ask, since, not_before, what)
                 self._asking[key] = asking = _Asking(future, since)
-        found: Cached = waiter.result(asking.future, what)
-        return found
+            return asking
 
     def _knows(self, key: Key) -> bool:
         """Whether a resource's own listing is here; offline it may know more than the session's."""
+        return self._holds(key) or (self._sharing.offline and self._sharing.has(key))
+
+    def _holds(self, key: Key) -> bool:
         with self._mu:
-            if self._cached(key) is not None:
-                return True
-        return self._sharing.offline and self._sharing.has(key)
+            return self._cached(key) is not None
 
     def _cached(self, key: Key) -> Cached | None:
         """What is cached and young enough: a change of our own makes no listing younger."""
@@ -355,6 +381,7 @@ class Listings:
                 if change.at >= listing.asked:
                     listing.catalog.change(path, change.row)
         self._cache[key] = listing
+        self.changes += 1
         return listing
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,17 @@ def sync_file_system(folder: Path) -> None:
         os.close(fd)
 
 
+def write_file(path: Path, content: bytes, *, durable: bool) -> None:
+    """Write a small file (0600, whatever the umask) where it stands. Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(fd, content, 0)
+        if durable:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def replace_file(path: Path, content: bytes, *, durable: bool) -> None:
     """Write a small file (0600) beside its place and rename it there.
 
@@ -80,16 +92,21 @@ def replace_file(path: Path, content: bytes, *, durable: bool) -> None:
     """
     beside = path.with_name(path.name + NEW_SUFFIX)
     with local_disk(str(path)):
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            write_all(fd, content, 0)
-            if durable:
-                os.fsync(fd)
-        finally:
-            os.close(fd)
+        write_file(beside, content, durable=durable)
         os.rename(beside, path)
         if durable:
             sync_folder(path.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder of files, and whatever else may be in it. Raises OSError."""
+    try:
+        # Thousands of these go at once; ``rmtree`` looks at each file first.
+        for name in os.listdir(folder):
+            os.unlink(os.path.join(folder, name))
+        os.rmdir(folder)
+    except IsADirectoryError:
+        shutil.rmtree(folder)
 
 
 def write_all(fd: int, content: bytes, offset: int) -> None:
