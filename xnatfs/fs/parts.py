@@ -172,7 +172,7 @@ class Parts:
             account=self.session.user,
             labels=label,
             resource=resource.address,
-            resource_id=resource.id if resource.id.isdecimal() else "",
+            resource_id=resource.id,
             path=path,
         )
 

@@ -120,7 +120,7 @@ class SendOff:
     def _make_resource(self, upload: Upload) -> None:
         """Where an upload of a mount without a network goes is made now, or shown until then."""
         parts, target = self._parts, upload.record.target
-        if target.resource_id:
+        if target.is_made:
             return
         wanted = target.item()
         if parts.settings.offline:

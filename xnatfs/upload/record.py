@@ -58,15 +58,20 @@ class Target:
     # Address of the resource below /data, by ids ("/experiments/E/scans/4/resources/123"); by its
     # label at the end when it is still to be made.
     resource: str
-    # Numeric id of the resource; "" when it is still to be made.
+    # Numeric id of the resource; the address again when it is still to be made.
     resource_id: str
     # Path below the resource's ``files``, exactly as the server shall store it.
     path: str
 
     def item(self) -> Item:
         """The resource as an Item, for a process that has no listing at hand."""
-        label = "" if self.resource_id else self.resource.rpartition("/")[2]
-        return Item(RESOURCE, self.resource_id or self.resource, label, self.resource, {})
+        label = "" if self.is_made else self.resource.rpartition("/")[2]
+        return Item(RESOURCE, self.resource_id, label, self.resource, {})
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the server had the resource when the upload began."""
+        return self.resource_id.isdecimal()
 
 
 @dataclass(frozen=True, slots=True)
