@@ -143,7 +143,7 @@ class Spool:
             with local_disk(f"the spool copy of {target.labels}"):
                 making = self._make(making)
                 # Nobody looks into a folder that is being made: it need not be replaced.
-                write_file(making / RECORD_NAME, record.to_json().encode(), durable=False)
+                write_file(f"{making}/{RECORD_NAME}", record.to_json().encode(), durable=False)
             upload = Upload(self, making, record)
             for piece in old or ():
                 upload.write(upload.size, piece)
