@@ -61,7 +61,11 @@ class Sender:
         short = length is not None and not empty and length != _available(reply)
         if last or short or not self._request.content.at_eof():
             response.force_close()
-        writer = await response.prepare(self._request)
+        try:
+            writer = await response.prepare(self._request)
+        except ConnectionError:  # the client is gone already
+            _close(reply.body)
+            return response
         if writer is None:
             return response
         if empty:

@@ -154,9 +154,11 @@ class Parts:
         label: str,
         base: Version | None,
         old: Iterator[bytes] | None,
+        before: Upload | None = None,
     ) -> Upload:
-        """An upload in the spool, with ``old`` as its first content."""
-        return self.spool.new(self._target(resource, path, label), base, old)
+        """An upload in the spool, with ``old`` as its first content, instead of ``before``."""
+        perhaps = before.record.perhaps if before else ()
+        return self.spool.new(self._target(resource, path, label), base, old, perhaps)
 
     def readdress(
         self, upload: Upload, resource: Item, path: str, label: str, base: Version | None
@@ -182,9 +184,11 @@ class Parts:
 
     def seal(self, upload: Upload) -> None:
         """The content is complete; within seconds it survives a power loss."""
+        # Before the seal, which closes the file.
+        is_dicom = upload.read(DICOM_MARK_AT, len(DICOM_MARK)) == DICOM_MARK
         upload.seal()
         self.groups.add(upload)
-        if upload.read(DICOM_MARK_AT, len(DICOM_MARK)) == DICOM_MARK:
+        if is_dicom:
             log.warning(
                 "%s: DICOM that is written into the archive goes past the site's anonymisation",
                 upload.record.target.labels,

@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ _ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKIL
 # readers of large files, 64 is what other network file systems ask for.
 _MAX_BACKGROUND = 64
 
+
+# Threads whose process is remembered.
+_MOST_CALLERS = 1000
 
 # The thread group in /proc/TID/status.
 _GROUP = re.compile(rb"^Tgid:\t(\d+)$", re.MULTILINE)
@@ -130,7 +134,7 @@ def load() -> Binding:
         version=_version(fuse._libfuse.fuse_version()),
         serve=_serving_class(fuse) if newer else fuse.FUSE,
         interruption=interruption,
-        caller=lambda: _caller(thread()),
+        caller=_Callers(thread).now,
         keep=threads.keep,
     )
 
@@ -221,8 +225,36 @@ def _is_gone(thread: int) -> bool:
     return False
 
 
+class _Callers:
+    """The processes behind requests; asked with every open and close.
+
+    Args:
+        thread: the thread that the current request comes from.
+
+    Threading: an entry of the table is replaced as a whole.
+    """
+
+    def __init__(self, thread: Callable[[], int]) -> None:
+        self._thread = thread
+        # Thread → its process, and until when that is believed: thread ids come again, but not
+        # within a second.
+        self._known: dict[int, tuple[Caller, float]] = {}
+
+    def now(self) -> Caller:
+        """The process behind the current request."""
+        thread, now = self._thread(), time.monotonic()
+        known = self._known.get(thread)
+        if known is not None and now < known[1]:
+            return known[0]
+        if len(self._known) > _MOST_CALLERS:
+            self._known = {}
+        caller = _caller(thread)
+        self._known[thread] = (caller, now + 1.0)
+        return caller
+
+
 def _caller(thread: int) -> Caller:
-    """The process that a thread belongs to; asked with every open and close."""
+    """The process that a thread belongs to."""
     if thread <= 0:
         return Caller(0)
     try:

@@ -25,7 +25,8 @@ from xnatfs.errors import DiskFault, FuseUnusable, XnatfsError
 from xnatfs.fuse import mounting, mounts, private, readiness
 from xnatfs.fuse.command import Command, Order, Refusal
 from xnatfs.fuse.company import Company
-from xnatfs.fuse.serving import Farewell, Plan, Progress
+from xnatfs.fuse.farewell import Farewell
+from xnatfs.fuse.serving import Plan, Progress
 
 log = logging.getLogger(__name__)
 

@@ -16,14 +16,15 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from xnatfs.config import Settings
 from xnatfs.errors import FuseUnusable, WaitEnded, XnatfsError
 from xnatfs.fs.filesystem import FileSystem
 from xnatfs.fuse import binding, control, mounts
+from xnatfs.fuse.farewell import Farewell
 from xnatfs.fuse.notify import notify
 from xnatfs.fuse.operations import Operations
 from xnatfs.fuse.private import mount_space
@@ -39,18 +40,6 @@ _CLOSE_S = 5.0
 
 # Between two reports of progress to a waiting ``xnatfs umount``.
 _PROGRESS_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Farewell:
-    """What a mount says at its end."""
-
-    sent_files: int = 0
-    sent_bytes: int = 0
-    # Rows as ``FileSystem.pending`` has them.
-    pending: list[dict[str, Any]] = field(default_factory=list)
-    # ``ReadFailure`` as dictionaries.
-    read_failures: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
