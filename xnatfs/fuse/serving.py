@@ -135,6 +135,7 @@ class Serving:
         attend = self._plan.attend or Serving._wait_for_signals
         attending = threading.Thread(target=attend, args=(self,), name="attend", daemon=True)
         attending.start()
+        self._fs.warm_up()
         failed = ""
         try:
             self._libfuse.serve(
@@ -191,7 +192,6 @@ class Serving:
         log.info("mounted %s at %s", self._record.server, self._record.mountpoint)
         self._tell_ready(self._record.user)
         notify("READY=1", f"STATUS={self._record.server} as {self._record.user}")
-        self._fs.warm_up()
 
     # what commands ask
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from xnatfs.errors import Offline
-from xnatfs.rest.identity import Expects
 from xnatfs.rest.login import Credentials
 from xnatfs.rest.session import Session
-from xnatfs.rest.wire import Body, whereabouts
+from xnatfs.rest.wire import whereabouts
 from xnatfs.waiting import Waiter
 
 
@@ -50,20 +48,8 @@ class OfflineSession(Session):
     def open(self, waiter: Waiter) -> None:
         """Nobody is asked."""
 
-    def request(
-        self,
-        method: str,
-        address: str,
-        *,
-        waiter: Waiter,
-        params: Mapping[str, str] | None = None,
-        body: Callable[[], Body] | None = None,
-        headers: Mapping[str, str] | None = None,
-        stream: bool = False,
-        expects: Expects = Expects.ANY,
-    ) -> NoReturn:
+    def request(self, method: str, address: str, **_asked: Any) -> NoReturn:
         """Raises: Offline."""
-        del waiter, params, body, headers, stream, expects
         raise Offline(f"{method} {address}: not in the store, and no network is used (--offline)")
 
     def take(self, credentials: Credentials) -> None:
