@@ -1,17 +1,15 @@
-"""A site: the parts that every room behind the front shares, opened over one root directory."""
+"""A site: the parts that every handler works on, opened over one directory, and its rights."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from xnatfs.demo.addresses import Addresses
 from xnatfs.demo.archive import Archive
-from xnatfs.demo.database import Rows
-from xnatfs.demo.objects import Tables
+from xnatfs.demo.objects import Object, Tables
 from xnatfs.demo.order import Order, Ordered
-from xnatfs.demo.rights import Rights
-from xnatfs.demo.users import Accounts, Sessions
+from xnatfs.demo.rows import Rows
+from xnatfs.demo.users import Accounts, Sessions, User
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +30,20 @@ class SiteOptions:
     entry_cost_s: float = 0.0
     # Everything answers with the maintenance page.
     maintenance: bool = False
+    # "" or a path like "/xnat" below which everything lies.
+    context_path: str = ""
     # Data that is there without having been stored; None: what the archive was opened with first.
     order: Order | None = None
+
+
+# What a role may do (R§5.2, R§5.4). Who has none reads public projects, and of protected ones
+# the title, not the contents. An admin is owner everywhere.
+_ALLOWED = {
+    "owner": ("read", "edit", "delete"),
+    "member": ("read", "edit"),
+    "collaborator": ("read",),
+    "public": ("read",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +52,37 @@ class Site:
 
     options: SiteOptions
     tables: Tables
-    rights: Rights
     archive: Archive
-    addresses: Addresses
     accounts: Accounts
     sessions: Sessions
 
     def close(self) -> None:
-        """Close the database."""
-        self.tables.close()
+        """Close the journal."""
+        self.tables.journal.close()
+
+    def may(self, user: User, verb: str, project_id: str) -> bool:
+        """Whether the user may `read`, `edit` or `delete` what is in a project."""
+        project = self.tables.objects.get(f"project:{project_id}")
+        if project is None:
+            return False
+        role = "owner" if user.admin else dict(project.roles).get(user.name)
+        return verb in _ALLOWED.get(role or project.field("access"), ())
+
+    def sees(self, user: User, project: Object) -> bool:
+        """Whether the project itself is visible (a protected one is, without its contents)."""
+        return project.field("access") == "protected" or self.may(user, "read", project.id)
+
+    def reads(self, user: User, row: Object) -> bool:
+        """Whether an object is readable: through its own project or one it is shared into."""
+        return any(self.may(user, "read", home) for home in row.homes)
 
 
 def _ordered(tables: Tables, order: Order | None) -> Ordered | None:
     """The data on order, which stays that of the first time."""
-    orders: Rows[Order] = Rows(tables.database, Order, "order", lambda _order: "order")
+    orders: Rows[Order] = Rows(tables.journal, Order, "order", lambda _order: "order")
     kept = orders.get("order") or (order and orders.put(order))
     if order not in (None, kept):
+        tables.journal.close()
         raise FileExistsError(f"this archive was made with another order: {kept}")
     if kept is None:
         return None
@@ -69,21 +94,10 @@ def _ordered(tables: Tables, order: Order | None) -> Ordered | None:
 def open_site(root: Path, options: SiteOptions) -> Site:
     """Open the archive below `root`, empty if there is none. Raises OSError."""
     root.mkdir(parents=True, exist_ok=True)
-    tables = Tables(root / "objects.sqlite")
-    rights = Rights(tables)
+    tables = Tables(root / "objects.jsonl")
     archive = Archive(
-        root,
-        tables,
-        checksums=options.checksums,
-        entry_cost_s=options.entry_cost_s,
+        root, tables, checksums=options.checksums, entry_cost_s=options.entry_cost_s,
         ordered=_ordered(tables, options.order),
-    )
-    return Site(
-        options,
-        tables,
-        rights,
-        archive,
-        Addresses(tables, rights),
-        Accounts(tables.database),
-        Sessions(options.session_idle_s, options.max_sessions),
-    )
+    )  # fmt: skip
+    sessions = Sessions(options.session_idle_s, options.max_sessions)
+    return Site(options, tables, archive, Accounts(tables.journal), sessions)
