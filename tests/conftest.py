@@ -91,6 +91,7 @@ def connect(server: DemoServer, tmp_path: Path) -> Iterator[Connect]:
         verify: str = "strict",
         url: str = "",
         spool_size: int = 0,
+        write_back: bool = False,
         **policy: bool,
     ) -> FileSystem:
         settings = Settings(
@@ -98,7 +99,9 @@ def connect(server: DemoServer, tmp_path: Path) -> Iterator[Connect]:
             limits=limits or Limits(io_timeout_s=20),
             policy=Policy(**policy),
             store=StoreSettings(folder=tmp_path / "cache", verify=verify),
-            spool=SpoolSettings(folder=tmp_path / "state" / "spool", size=spool_size),
+            spool=SpoolSettings(
+                folder=tmp_path / "state" / "spool", size=spool_size, write_back=write_back
+            ),
             view=view or View(),
             state_folder=tmp_path / "state",
         )

@@ -95,6 +95,11 @@ class Policy:
     allow_overwrite: bool = False
     # Remove files that others made.
     allow_delete: bool = False
+    # Make subjects, sessions and scans.
+    allow_create: bool = False
+    # The data types of new sessions and scans.
+    session_type: str = "xnat:mrSessionData"
+    scan_type: str = "xnat:mrScanData"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,8 @@ class SpoolSettings:
     folder: Path = field(default_factory=lambda: state_home() / "spool")
     # Bytes that may wait in the spool; 0 means: up to 5 % free disk.
     size: int = 0
+    # close returns when the spool has the data; it is sent in the background.
+    write_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -361,6 +363,44 @@ def test_removed_while_open(connect, rest: Rest) -> None:
     drive.fs.unlink(hidden, soon())
     assert rest.files(HELD) == {}
     assert drive.names(FILES) == []
+
+
+def test_a_name_that_was_renamed_away_can_be_used_again(connect, rest: Rest) -> None:
+    """What the kernel was told of the old file is not the version of the new one."""
+    drive = Driver(connect("admin"))
+    drive.mkdir(NIFTI)
+    drive.write(FILES + "/name", b"first")
+    drive.stat(FILES + "/name")
+    drive.fs.rename(FILES + "/name", FILES + "/other", soon())
+    drive.write(FILES + "/name", b"second one")
+    drive.write(FILES + "/name", b"third")
+    assert rest.files(HELD) == {"name": b"third", "other": b"first"}
+
+
+def test_a_name_that_comes_back_while_its_removal_is_on_its_way(
+    connect, server, rest: Rest
+) -> None:
+    """Releases come late: what is made under the name meanwhile must not be removed with it."""
+    drive = Driver(connect("admin"))
+    drive.mkdir(NIFTI)
+    drive.write(FILES + "/name", b"the removed one")
+    drive.stat(FILES + "/name")
+    hidden = FILES + "/.fuse_hidden0000000100000001"
+    handle = drive.open(FILES + "/name")
+    drive.fs.rename(FILES + "/name", hidden, soon())
+    drive.close(handle)
+    server.faults.add(Fault(kind="delay", verb="DELETE", seconds=0.5, count=1))
+    removing = threading.Thread(target=lambda: drive.fs.unlink(hidden, soon()))
+    server.clear_log()
+    removing.start()
+    while not requests(server):  # it looks once more, then deletes
+        time.sleep(0.01)
+    drive.write(FILES + "/name", b"the new one, which is ours")
+    removing.join()
+    assert rest.files(HELD) == {"name": b"the new one, which is ours"}
+    drive.write(FILES + "/name", b"and may be changed")
+    drive.fs.unlink(FILES + "/name", soon())
+    assert rest.files(HELD) == {}
 
 
 def test_modes_and_times_last_as_long_as_the_mount(drive: Driver) -> None:

@@ -102,9 +102,10 @@ class Server:
 class Bench:
     def __init__(self, folder: Path, verify: str = "strict", timeout: float = 2.0) -> None:
         self.folder = folder
-        self.store = Store(StoreSettings(folder=folder, keep_free=0.0), "server")
+        settings = StoreSettings(folder=folder, keep_free=0.0, verify=verify)
+        self.store = Store(settings, "server")
         self.downloads = Downloads(
-            self.store, Workers(8, "transfer"), Limits(io_timeout_s=timeout), verify
+            self.store, Workers(8, "transfer"), Limits(io_timeout_s=timeout), settings
         )
 
     def open(self, server: Server, version: Version | None = None) -> Reader:

@@ -68,6 +68,7 @@ class Bench:
             self.receipts,
             limits,
             lambda resource, rows: self.listings.append((resource, rows)),
+            lambda _resource, _row: None,
         )
         experiments = self.archive.experiments(self.waiter())
         first = next(item for item in experiments if item.label == "Haofei01_MR1")

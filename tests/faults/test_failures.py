@@ -97,7 +97,9 @@ def test_what_cannot_be_read_is_an_error_and_told_by_umount(
     desk.mount("--io-timeout", "2")
     desk.works("ls scans/4/resources/DICOM/files > /dev/null")
     bad = names[2]
-    server.faults.add(Fault(kind=kind, path=bad, verb="GET", bytes=0, seconds=60))
+    # Neither alone nor with its neighbours.
+    path = f"{bad}|format=tar"
+    server.faults.add(Fault(kind=kind, path=path, verb="GET", bytes=0, seconds=60))
     done = desk.shell('cp scans/4/resources/DICOM/files/* "$1"', tmp_path)
     assert done.returncode == 1
     assert bad in done.stderr
@@ -128,7 +130,8 @@ def test_a_server_that_stops_and_comes_back(desk: Desk, server: DemoServer, tmp_
     desk.works("ls -lR . > /dev/null")
     assert (desk.point / DICOM / first).read_bytes() == whole[first]
     # The second is being read, a part of it has come, when the server goes.
-    server.faults.add(Fault(kind="stall", path=second, verb="GET", bytes=40_000, seconds=60))
+    path = f"{second}|format=tar"
+    server.faults.add(Fault(kind="stall", path=path, verb="GET", bytes=40_000, seconds=60))
     descriptor = os.open(desk.point / DICOM / second, os.O_RDONLY)
     try:
         stopping = threading.Timer(1.0, server.stop)

@@ -125,6 +125,21 @@ class Desk:
             check=False,
         )
 
+    def run(
+        self, *words: str | Path, stdin: str = "", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """``xnatfs run``, in the session; the words are its options and the command."""
+        return subprocess.run(
+            [XNATFS, "run", "-s", self.url, "--cd", f"/{SESSION}", *map(str, words)],
+            env=self.variables | variables,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=90,
+            check=False,
+        )
+
     def works(self, script: str, *words: str | Path) -> str:
         """As ``shell``; it must succeed without a word of complaint. Returns its output."""
         done = self.shell(script, *words)
@@ -132,7 +147,7 @@ class Desk:
         return done.stdout
 
     def status(self) -> dict[str, object]:
-        (row,) = json.loads(self.xnatfs("status", self.point, "--json").stdout)
+        (row,) = json.loads(self.xnatfs("status", self.point, "--json").stdout)["mounts"]
         found: dict[str, object] = row
         return found
 

@@ -42,6 +42,9 @@ class FakeFileSystem:
     def adopt(self, waiter):
         pass
 
+    def recover(self):
+        pass
+
     def _data(self, path):
         try:
             return self.files[path[1:]]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
+import dcm2niix
 import pytest
 
 from tests.core.driver import Rest
-from tests.mount.desk import HELD, SESSION, Desk
+from tests.mount.desk import HELD, Desk
+from tests.mount.nobody import as_nobody
 from xnatfs.demo.faults import Fault
 from xnatfs.demo.server import DemoServer
 
@@ -83,41 +83,23 @@ def test_nobody_else_may_read_what_we_keep(desk: Desk) -> None:
     assert desk.umount().returncode == 0
 
 
-# Everything in a mount and process namespace of its own: with its first process all others end
-# and all mounts go. The clone and the interpreter may lie where only root may look.
-_AS_NOBODY = r"""
-mount -t tmpfs -o mode=755 none /mnt
-mknod /mnt/fuse c 10 229; chmod 666 /mnt/fuse; mount --bind /mnt/fuse /dev/fuse
-number=0; count=$#; path=
-for place in "$@"; do
-    number=$((number + 1)); mkdir "/mnt/$number"; mount --bind "$place" "/mnt/$number"
-    [ $number -gt $((count - 1)) ] || path=$path:/mnt/$number
-done
-mkdir -m 700 /mnt/home; chown 65534:65534 /mnt/home
-cat > /mnt/job <<'END'
-set -eu
-cd /mnt/home; mkdir xnat run out
-# Behind the standard library, where site-packages belong: PYTHONPATH would come before it.
-ahead="import os, runpy, sys; sys.path += os.environ['PLACES'].split(':')"
-python() { "$PYTHON" -c "$ahead; $1" "$@"; }
-xnatfs() { python "sys.argv.pop(1); runpy.run_module('xnatfs', run_name='__main__')" "$@"; }
-xnatfs mount "$URL" xnat
-grep -q "^$URL /mnt/home/xnat fuse.xnatfs .*user_id=65534" /proc/mounts
+_MAIN_JOB = r"""
+mkdir xnat run out
+xnatfs mount xnat
+grep -q "^$XNAT_HOST /mnt/home/xnat fuse.xnatfs .*user_id=65534" /proc/mounts
 cd "xnat/$SESSION/scans/4/resources"
 mkdir NIFTI
-converter=$(python "import dcm2niix; print(dcm2niix.bin)")
-"$converter" -f %s_%p -o /mnt/home/out DICOM/files > /dev/null
+"$CONVERTER" -f %s_%p -o /mnt/home/out DICOM/files > /dev/null
 cp /mnt/home/out/* NIFTI/files/
 cd /mnt/home
 md5sum out/*
 touch ready; while [ ! -e go ]; do sleep 0.1; done
 xnatfs umount xnat
 ls -A xnat
-END
-export PLACES="${path#:}" HOME=/mnt/home XDG_RUNTIME_DIR=/mnt/home/run
-unset XDG_STATE_HOME XDG_CACHE_HOME XDG_CONFIG_HOME
-cd /mnt
-LD_LIBRARY_PATH=/mnt/$count/lib setpriv --reuid 65534 --regid 65534 --clear-groups sh /mnt/job &
+"""
+
+_MEANWHILE = r"""
+eval "$AS_NOBODY" &
 job=$!
 while [ ! -e /mnt/home/ready ] && kill -0 $job 2> /dev/null; do sleep 0.1; done
 [ -e /mnt/home/ready ] || exit 1
@@ -133,20 +115,9 @@ wait $job
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_the_main_job_of_an_ordinary_user(desk: Desk, server: DemoServer) -> None:
-    places = [path for path in sys.path if path and Path(path).is_dir()]
-    root = str(Path(__file__).parents[2])
-    bound = [root, *(it for it in places if it != root and "site-packages" in it)]
-    python = Path(sys.executable).resolve().relative_to(sys.base_prefix)
-    bound.append(sys.base_prefix)
-    done = subprocess.run(
-        ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-         "--propagation", "private", "sh", "-euc", _AS_NOBODY, "sh", *bound],
-        env=desk.variables | {
-            "URL": server.url, "SESSION": SESSION, "PYTHON": f"/mnt/{len(bound)}/{python}",
-            "PYTHONDONTWRITEBYTECODE": "1", "XNAT_USER": "member", "XNAT_PASS": "member",
-        },
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90, check=False,
-    )  # fmt: skip
+    # Root may look anywhere: what nobody converts with lies where nobody may look.
+    converter = f"cp {dcm2niix.bin} /mnt/converter; chmod 755 /mnt/converter\n"
+    done = as_nobody(desk, _MAIN_JOB, root=converter + _MEANWHILE, CONVERTER="/mnt/converter")
     assert done.returncode == 0, done.stderr
     assert "others get in" not in done.stdout
     assert "Permission denied" in done.stderr

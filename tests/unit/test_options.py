@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from xnatfs.cli import options
-from xnatfs.cli.configuration import choose, normal_url
+from xnatfs import options
+from xnatfs.configuration import choose, normal_url
 from xnatfs.errors import UsageError
 
 URL = "https://xnat.example.edu"

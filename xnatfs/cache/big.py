@@ -20,7 +20,7 @@ from xnatfs.cache.content import BLOCK, Content, Verdict
 from xnatfs.cache.eviction import Room, remove
 from xnatfs.cache.layout import PartMap, block_count, block_length
 from xnatfs.cache.memory import Memory
-from xnatfs.cache.parts import Block, Part, find_parts
+from xnatfs.cache.parts import Block, Finder, Part
 from xnatfs.config import make_private
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ class BigContent(Content):
         self._saving = threading.Lock()
         self._loaded = False
         self._fds: list[int] = []
+        self._finder = Finder(folder, size, part)
         self._epoch = 0
         self._clear()
 
@@ -91,7 +92,7 @@ class BigContent(Content):
         with self._lifecycle:
             if not self._loaded:
                 self._loaded = True
-                self._find()
+                self._find(Verdict.CONTRADICTS)
 
     def unload(self, wanted: Callable[[], bool]) -> None:
         """Write down and let go, unless ``wanted`` says somebody opened it again."""
@@ -103,32 +104,42 @@ class BigContent(Content):
             with self._mu:
                 self._clear()
                 fds, self._fds = self._fds, []
+            self._finder.forget()
             for fd in fds:
                 os.close(fd)
             self._loaded = False
 
-    def _find(self) -> None:
-        parts = find_parts(self._folder, self.size, self._part)
+    def look(self) -> bool:
+        """See Content."""
+        with self._lifecycle:
+            if self._loaded:
+                self._find(Verdict.VERIFIED)
+        return self.complete()
+
+    def _find(self, worst: Verdict) -> None:
+        epoch = self._epoch
+        parts = self._finder.changed()
         with self._mu:
-            self._fds.extend(part.fd for part in parts)
-            self._own = next((part.fd for part in parts if part.name == self._part), -1)
-            self._adopt(parts)
+            self._fds.extend(part.fd for part in parts if part.fresh)
+            self._own = next((part.fd for part in parts if part.name == self._part), self._own)
+            # Dropped meanwhile: these are of what was dropped.
+            if epoch == self._epoch:
+                self._adopt([part for part in parts if part.map.verdict <= worst])
 
     def _adopt(self, parts: list[Part]) -> None:
         for part in parts:
-            if part.map.verdict > self._verdict:
-                self._verdict = part.map.verdict
-                self._known = part.map.known | part.map.here
+            told = part.map.known | part.map.here
+            agrees = all(told.get(i, block.crc) == block.crc for i, block in self._blocks.items())
+            if part.map.verdict > self._verdict and agrees:
+                self._verdict, self._known = part.map.verdict, told
         for part in parts:
             for index, crc in part.map.here.items():
                 # With a verdict only the very bytes count that it was made on.
                 if self._known.get(index, crc) != crc:
                     continue
                 block = Block(crc, part.fd, checked=False)
-                if index in self._blocks:
+                if self._blocks.setdefault(index, block).fd != part.fd:
                     self._spare.setdefault(index, []).append(block)
-                else:
-                    self._blocks[index] = block
 
     # reading
 

@@ -81,6 +81,13 @@ class Content(ABC):
         """
 
     @abstractmethod
+    def look(self) -> bool:
+        """Look on disk again for what other processes have brought; whether all is here now.
+
+        What contradicts the catalog is left to them.
+        """
+
+    @abstractmethod
     def complete(self) -> bool:
         """Whether every block is here."""
 

@@ -28,6 +28,10 @@ class EmptyContent(Content):
         """See Content."""
         return True
 
+    def look(self) -> bool:
+        """See Content."""
+        return True
+
     def complete(self) -> bool:
         """See Content."""
         return True

@@ -7,6 +7,7 @@ second finds nothing.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -52,10 +53,22 @@ class Kept:
 
 
 def walk(root: Path) -> Iterator[Kept]:
-    """Every content below a cache folder, of all servers; what vanishes meanwhile is left out."""
+    """Every content and listing below a cache folder, of all servers, as far as it stays there."""
     for server in _folders(root):
         for spread in _folders(server / layout.CONTENT):
             yield from contents(spread)
+        yield from listings(server / layout.LISTINGS)
+
+
+def listings(folder: Path) -> Iterator[Kept]:
+    """Every record of a listing at or below a folder."""
+    for entry in _scan(folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield from listings(Path(entry.path))
+        elif not entry.name.startswith("."):
+            with contextlib.suppress(OSError):
+                stat = entry.stat(follow_symlinks=False)
+                yield Kept(Path(entry.path), stat.st_blocks * 512, stat.st_mtime)
 
 
 def contents(folder: Path) -> Iterator[Kept]:

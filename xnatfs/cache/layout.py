@@ -5,6 +5,9 @@
     <cache-dir>/<server>/content/<xx>/<key>/<part>.bytes   big: a sparse file of blocks
     <cache-dir>/<server>/content/<xx>/<key>/<part>.map     which blocks are in it, a CRC for each
 
+    <cache-dir>/<server>/claims/<xx>                   locked by who fetches what; empty
+    <cache-dir>/<server>/listings/…                    see ``shelf``
+
 A part is written by one process only, so nobody ever writes over bytes that another process has
 checked; everybody reads all parts. A name that starts with "." is on its way in or out. Pure:
 no I/O here but names.
@@ -20,6 +23,9 @@ from pathlib import Path
 from xnatfs.cache.content import BLOCK, Verdict
 
 CONTENT = "content"
+CLAIMS = "claims"
+LISTINGS = "listings"
+VOID = "void"
 BYTES_SUFFIX = ".bytes"
 MAP_SUFFIX = ".map"
 # Written beside, not yet renamed into place; renamed away, not yet removed.

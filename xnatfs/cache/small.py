@@ -181,6 +181,15 @@ class SmallContent(Content):
     def save(self) -> None:
         """See Content: marking has done it."""
 
+    def look(self) -> bool:
+        """See Content."""
+        with self._mu:
+            if self._loaded and not self.complete():
+                self._find()
+                if self._verdict is Verdict.CONTRADICTS:
+                    self._reset()
+        return self.complete()
+
     def complete(self) -> bool:
         """See Content."""
         here = self._fd >= 0 or self._held is not None

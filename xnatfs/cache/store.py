@@ -17,17 +17,19 @@ from pathlib import Path
 
 from xnatfs.cache import disk, layout
 from xnatfs.cache.big import BigContent
+from xnatfs.cache.claims import Claim, Claims
 from xnatfs.cache.content import BLOCK, SMALL, Content, Verdict
 from xnatfs.cache.empty import EmptyContent
 from xnatfs.cache.eviction import Kept, Room, contents, remove
 from xnatfs.cache.inspection import sound
 from xnatfs.cache.memory import Memory
+from xnatfs.cache.shelf import Shelf
 from xnatfs.cache.small import Checked, SmallContent
 from xnatfs.config import StoreSettings, make_private
 from xnatfs.errors import DiskFault, NoSpace, QuotaExceeded, XnatfsError
 from xnatfs.model.versions import Version
 
-__all__ = ["BLOCK", "SMALL", "Content", "Store", "StoreStats", "Verdict"]
+__all__ = ["BLOCK", "SMALL", "Claim", "Claims", "Content", "Store", "StoreStats", "Verdict"]
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +75,10 @@ class Store:
 
     def __init__(self, settings: StoreSettings, server_key: str) -> None:
         self._folder = settings.folder / server_key
+        # Who of the processes that share this folder fetches what.
+        self.claims = Claims(self._folder / layout.CLAIMS)
+        # What the server's listings told.
+        self.shelf = Shelf(self._folder / layout.LISTINGS)
         self._mu = threading.Lock()
         self._open: dict[str, _Opening] = {}
         self._room = Room(settings, self._in_use)
@@ -96,6 +102,14 @@ class Store:
 
     def open(self, version: Version) -> Content:
         """The content of a version, empty if nothing is known; never evicted while open."""
+        content = self._hold(version)
+        complete = content.complete()
+        with self._mu:
+            self._hits += complete
+            self._misses += not complete
+        return content
+
+    def _hold(self, version: Version) -> Content:
         if version.size == 0:
             return EmptyContent()
         with self._mu:
@@ -103,13 +117,26 @@ class Store:
             if opening is None:
                 opening = self._open[version.key] = self._make(version)
             opening.count += 1
-        content = opening.content
-        content.load()
-        complete = content.complete()
+        opening.content.load()
+        return opening.content
+
+    def has(self, version: Version) -> bool:
+        """Whether all of a small version seems to be here; what is on disk is not checked."""
         with self._mu:
-            self._hits += complete
-            self._misses += not complete
-        return content
+            opening = self._open.get(version.key)
+        if opening is not None:
+            return opening.content.complete()
+        return version.size == 0 or layout.content_path(self._folder, version.key).is_file()
+
+    def put(self, version: Version, whole: bytes) -> bool:
+        """Keep all of a small version, compared with the catalog; whether the disk took it."""
+        content = self._hold(version)
+        try:
+            content.put(0, whole)
+            content.mark_verified()
+            return content.on_disk
+        finally:
+            content.close()
 
     def _make(self, version: Version) -> _Opening:
         path = layout.content_path(self._folder, version.key)
@@ -166,6 +193,17 @@ class Store:
         """Drop a version's content, open or not."""
         self._forget(layout.content_path(self._folder, version.key))
 
+    def discard(self, version: Version) -> None:
+        """Drop a version's content, unless it is open here: who pinned it reads on.
+
+        Without a digest, that of all versions of the file.
+        """
+        exact = layout.content_path(self._folder, version.key)
+        paths = [exact] if version.digest else exact.parent.glob(f"{version.stem}*")
+        for path in paths:
+            if not self._in_use(path):
+                remove(path)
+
     def _forget(self, path: Path) -> None:
         with self._mu:
             opening = self._open.get(path.name)
@@ -200,6 +238,7 @@ class Store:
             openings = list(self._open.values())
         for opening in openings:
             opening.content.save()
+        self.claims.close()
 
 
 def _disk_error(error: OSError, folder: Path) -> XnatfsError:

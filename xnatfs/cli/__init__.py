@@ -21,18 +21,24 @@ class Verb:
 
     name: str
     help: str
+    # The exit status of every failure of its own, where the others are those of a program.
+    failed: int | None = None
 
 
 VERBS = (
     Verb("mount", "mount an archive as a folder"),
+    Verb("run", "mount for one command only, and send what it wrote", exits.COMMAND_FAILED),
     Verb("umount", "unmount, and wait until everything has arrived"),
     Verb("ls", "list a folder of the archive, without mounting"),
+    Verb("find", "scans and sessions of a project, by type, quality, what is missing"),
     Verb("status", "what is mounted here, and how it is doing"),
     Verb("uploads", "what has not reached the server yet"),
+    Verb("login", "get or enter a token that stands for your password, for jobs"),
+    Verb("logout", "revoke that token and forget it"),
     Verb("doctor", "check what works on this machine, and say what to do"),
     Verb("demo", "a look-alike server, and the whole way through a job on it"),
 )
-_NAMES = {verb.name for verb in VERBS}
+_NAMES = {verb.name: verb for verb in VERBS}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -71,7 +77,8 @@ def _failed(error: XnatfsError, words: Sequence[str]) -> int:
         import traceback
 
         traceback.print_exception(error.__context__ or error)
-    return exits.code_of(error)
+    verb = _NAMES.get(words[0]) if words else None
+    return verb.failed if verb and verb.failed else exits.code_of(error)
 
 
 def _run(words: list[str]) -> int:

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from xnatfs.cli.configuration import Chosen, choose
 from xnatfs.config import Settings
+from xnatfs.configuration import Chosen, choose, normal_url
 from xnatfs.errors import UsageError
 from xnatfs.fs.filesystem import FileSystem
 from xnatfs.rest.login import Credentials, find_credentials
@@ -42,6 +42,19 @@ def _ask(question: str) -> str:
         raise UsageError("no login given") from None
 
 
+def typed(question: str) -> str:
+    """A person's answer; without a terminal the next line of standard input.
+
+    Raises: UsageError: there is none.
+    """
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        return _ask(question)
+    line = sys.stdin.readline()
+    if not line:
+        raise UsageError(f"no login given: standard input ended ({question.split()[0].lower()})")
+    return line.rstrip("\r\n")
+
+
 def connector(settings: Settings, mount: str = "") -> Callable[[Waiter], FileSystem]:
     """A function that logs in, with the login found now."""
     credentials = credentials_for(settings)
@@ -54,12 +67,22 @@ def waiter_for(settings: Settings) -> Waiter:
 
 
 @contextmanager
-def connected(args: argparse.Namespace) -> Iterator[tuple[FileSystem, Chosen]]:
+def connected(args: argparse.Namespace, address: str = "") -> Iterator[tuple[FileSystem, Chosen]]:
     """A file system without a mount, for the length of a command.
+
+    Args:
+        args: the parsed command line.
+        address: the server that a web address in the arguments names (``places``); "": none.
 
     Raises: UsageError, LoginRefused, Unreachable, NotXnat.
     """
+    if address and getattr(args, "server", None) is None:
+        args.server = address
     chosen = choose(args, os.environ)
+    if address and normal_url(address) != chosen.settings.server.url:
+        raise UsageError(
+            f"the address is of {address}, and the server asked for is {chosen.settings.server.url}"
+        )
     fs = connector(chosen.settings)(waiter_for(chosen.settings))
     try:
         yield fs, chosen

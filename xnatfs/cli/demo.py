@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from xnatfs.cli import options
+from xnatfs import options
 from xnatfs.cli.exits import OK
 from xnatfs.errors import UsageError, XnatfsError
 

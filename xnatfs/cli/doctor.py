@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from xnatfs import __version__
-from xnatfs.cli import exits, options
-from xnatfs.cli.configuration import choose
-from xnatfs.cli.shown import bytes_text
+from xnatfs import __version__, options
+from xnatfs.cli import exits
+from xnatfs.cli.shown import bytes_text, expiry_text
 from xnatfs.config import Settings
+from xnatfs.configuration import choose
 from xnatfs.errors import XnatfsError
 
 
@@ -29,6 +29,13 @@ class Finding:
     text: str
     # 0: works. Else the exit code that a mount would end with.
     code: int = exits.OK
+    # It works, but somebody should look at it.
+    warns: bool = False
+
+    @property
+    def mark(self) -> str:
+        """The first word of its line."""
+        return "problem" if self.code else "warning" if self.warns else "ok"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +51,7 @@ def run(args: argparse.Namespace) -> int:
     settings = choose(args, os.environ, needs_server=False).settings
     code = exits.OK
     for finding in _findings(settings):
-        mark = "problem" if finding.code else "ok"
-        print(f"{mark:<8}{finding.what:<16}{finding.text}", flush=True)
+        print(f"{finding.mark:<8}{finding.what:<16}{finding.text}", flush=True)
         code = code or finding.code
     return code
 
@@ -58,6 +64,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         yield _folder(what, folder)
     yield _locks(settings.state_folder)
     yield _converter()
+    yield from _secrets(settings)
     if settings.server.url:
         yield from _server(settings)
     else:
@@ -125,6 +132,30 @@ def _converter() -> Finding:
     return Finding("dcm2niix", found or "not found (pip install dcm2niix); only the demo needs it")
 
 
+def _secrets(settings: Settings) -> Iterator[Finding]:
+    """Passwords and tokens that others could read."""
+    from xnatfs.rest.login import login_file
+    from xnatfs.rest.netrc import netrc_file
+
+    files = [netrc_file(os.environ)]
+    if settings.server.url:
+        files.append(login_file(settings.server.url, settings.state_folder))
+    for file in files:
+        try:
+            mode = file.stat().st_mode & 0o777
+        except OSError:
+            continue
+        if mode & 0o077:
+            text = f"{file}: others may read it (mode {mode:04o}); run: chmod 600 {file}"
+            yield Finding("passwords", text, warns=True)
+    if os.environ.get("XNAT_PASS") and os.environ.get("PBS_JOBID"):
+        text = (
+            "XNAT_PASS is in this job's environment: what `qsub -v` and `qsub -V` pass on, "
+            "everybody can read with `qstat -f`; use `xnatfs login` in its place"
+        )
+        yield Finding("passwords", text, warns=True)
+
+
 def _server(settings: Settings) -> Iterator[Finding]:
     from xnatfs.cli.connecting import connector, waiter_for
 
@@ -143,6 +174,9 @@ def _server(settings: Settings) -> Iterator[Finding]:
         names = sum(1 for _ in fs.readdir("/projects", waiter_for(settings)))
         user = about["user"] or "a guest"
         yield Finding("server", f"{settings.server.url} as {user}, {names} projects")
+        source, expires = about["login"]["source"], about["login"]["expires"]
+        ends = f": {expiry_text(expires)}" if expires else ""
+        yield Finding("login", f"by {source}{ends}")
     except XnatfsError as error:
         yield Finding("server", str(error), exits.code_of(error))
     finally:

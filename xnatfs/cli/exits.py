@@ -14,6 +14,10 @@ NO_FUSE = 6
 # As sysexits.h has them: EX_IOERR and EX_TEMPFAIL.
 READS_FAILED = 74
 NOT_ARRIVED = 75
+# ``run``, as env(1) and nice(1) have them: xnatfs itself failed; the command could not be run.
+COMMAND_FAILED = 125
+COMMAND_NOT_EXECUTABLE = 126
+COMMAND_NOT_FOUND = 127
 INTERRUPTED = 130
 # What a shell reports of a program that a closed pipe ended.
 CLOSED_PIPE = 141

@@ -11,12 +11,11 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from xnatfs.cli import options
+from xnatfs import options
 from xnatfs.cli.connecting import connected, waiter_for
 from xnatfs.cli.exits import OK
-from xnatfs.cli.options import archive_path
+from xnatfs.cli.places import parse
 from xnatfs.cli.shown import FORMATS, Row, bytes_text, printable, render, time_text
-from xnatfs.errors import NotFound
 from xnatfs.fs.values import Entry, Kind
 
 if TYPE_CHECKING:
@@ -43,7 +42,13 @@ _SUMMED = frozenset({"scan", "assessor", "reconstruction"})
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``ls``."""
     # Not "path": that is the option for the part of the archive that is mounted.
-    parser.add_argument("where", metavar="PATH", nargs="?", default="/", type=archive_path)
+    parser.add_argument(
+        "where",
+        metavar="PATH",
+        nargs="?",
+        default="/",
+        help="a path of the archive, a session's accession, or an address from the browser",
+    )
     parser.add_argument("-l", "--long", action="store_true", help="type, quality, counts, sizes")
     parser.add_argument("-R", "--recursive", action="store_true", help="everything below, too")
     parser.add_argument("--format", choices=FORMATS, default="table", help="how it is written")
@@ -52,9 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List, in the form that was asked for."""
-    with connected(args) as (fs, chosen):
+    place = parse(args.where)
+    with connected(args, place.server) as (fs, chosen):
+        path = fs.search.resolve(place.path, waiter_for(chosen.settings))
         listing = _Listing(fs, chosen.settings, long=args.long)
-        folders = listing.folders(args.where, recursive=args.recursive)
+        folders = listing.folders(path, recursive=args.recursive)
         if args.format == "table":
             _print_folders(folders, args)
         else:
@@ -115,10 +122,7 @@ class _Listing:
 
     def folders(self, path: str, *, recursive: bool) -> Iterator[tuple[str, list[Row]]]:
         """(path, rows) of a folder, and with ``recursive`` of those below it; links excepted."""
-        try:
-            kind = self._fs.getattr(path, None, waiter_for(self._settings)).kind
-        except NotFound as error:
-            raise NotFound(f"{error}{self._near(path)}") from error
+        kind = self._fs.getattr(path, None, waiter_for(self._settings)).kind
         if kind is not Kind.FOLDER:
             name = posixpath.basename(path)
             yield posixpath.dirname(path), [self._row(posixpath.dirname(path), name, kind)]
@@ -130,18 +134,6 @@ class _Listing:
             yield folder, [self._row(folder, entry.name, entry.kind) for entry in entries]
             if recursive:
                 waiting += reversed(_below(folder, entries))
-
-    def _near(self, path: str) -> str:
-        """A hint for a name that is not there."""
-        import difflib
-
-        folder, name = posixpath.split(path)
-        try:
-            entries = list(self._fs.readdir(folder, waiter_for(self._settings)))
-        except NotFound:
-            return self._near(folder) if folder != "/" else ""
-        near = difflib.get_close_matches(name, [entry.name for entry in entries], 1)
-        return f"; did you mean {near[0]}?" if near else ""
 
     def _row(self, folder: str, name: str, kind: Kind) -> Row:
         row = {"name": name, "kind": kind.value, "level": ""}

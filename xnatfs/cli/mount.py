@@ -10,10 +10,10 @@ import os
 import sys
 from pathlib import Path
 
-from xnatfs import logs
-from xnatfs.cli import options, parting
-from xnatfs.cli.configuration import choose
+from xnatfs import logs, options
+from xnatfs.cli import parting
 from xnatfs.cli.exits import OK
+from xnatfs.configuration import choose
 from xnatfs.errors import UsageError
 
 

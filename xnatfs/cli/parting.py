@@ -19,18 +19,19 @@ def say_farewell(last: Farewell, *, quiet: bool = False) -> int:
     sys.stdout.flush()
     if last.pending:
         files = count_text(len(last.pending), "file")
-        _tell(f"{files} did not arrive; the data is kept, see `xnatfs uploads`:")
+        tell(f"{files} did not arrive; the data is kept, see `xnatfs uploads`:")
         _list([(str(row.get("path", "?")), str(row.get("error", ""))) for row in last.pending])
     if last.read_failures:
         files = count_text(len(last.read_failures), "file")
-        _tell(f"{files} could not be read:")
+        tell(f"{files} could not be read:")
         _list([(str(row["path"]), str(row["reason"])) for row in last.read_failures])
     if last.pending:
         return NOT_ARRIVED
     return READS_FAILED if last.read_failures else OK
 
 
-def _tell(text: str) -> None:
+def tell(text: str) -> None:
+    """One line for a person."""
     print(f"xnatfs: {text}", file=sys.stderr)
 
 
@@ -39,3 +40,29 @@ def _list(rows: list[tuple[str, str]]) -> None:
         print(f"  {path}" + (f": {reason}" if reason else ""), file=sys.stderr)
     if len(rows) > _NAMES_SHOWN:
         print(f"  … and {len(rows) - _NAMES_SHOWN} more", file=sys.stderr)
+
+
+class Progress:
+    """The line that tells how many files are still to come; gone at the end of its block.
+
+    Args:
+        wanted: whether somebody looks.
+    """
+
+    def __init__(self, *, wanted: bool) -> None:
+        self._wanted = wanted
+        self._shown = False
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+    def update(self, pending: int) -> None:
+        """Show a number."""
+        if self._wanted and pending:
+            text = count_text(pending, "upload")
+            print(f"\r\033[Kwaiting for {text}", end="", file=sys.stderr, flush=True)
+            self._shown = True

@@ -39,6 +39,17 @@ def age_text(seconds: float) -> str:
     return f"{int(seconds)} s"
 
 
+def expiry_text(expires: float) -> str:
+    """When a login ends, in words; seconds since the epoch, 0: unknown."""
+    if not expires:
+        return "the server does not tell when it ends"
+    left = expires - time.time()
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(expires))
+    if left <= 0:
+        return f"it ended on {when}; run `xnatfs login`"
+    return f"it ends on {when} (in {age_text(left)})"
+
+
 def time_text(seconds: float) -> str:
     """A local time, as ``ls --full-time`` begins."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

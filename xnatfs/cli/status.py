@@ -10,11 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from xnatfs.cli import options
-from xnatfs.cli.configuration import choose
+from xnatfs import options
 from xnatfs.cli.exits import OK
-from xnatfs.cli.shown import age_text, bytes_text, count_text
+from xnatfs.cli.shown import age_text, bytes_text, count_text, expiry_text
+from xnatfs.configuration import choose
 from xnatfs.errors import NotFound, ServerProblem, WaitEnded
+from xnatfs.rest.login import stored_logins
+
+# A login that ends within this time is worth a line. Seconds.
+_ENDS_SOON_S = 12 * 3600.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,16 +36,24 @@ def run(args: argparse.Namespace) -> int:
     found = control.records(state_folder)
     if args.mountpoint is not None:
         place = str(mounts.absolute(args.mountpoint))
-        found = [record for record in found if record.here and record.mountpoint == place]
+        found = [record for record in found if record.seen and record.mountpoint == place]
         if not found:
             raise NotFound(f"{args.mountpoint}: nothing is mounted here by xnatfs")
     rows = [_ask(record) for record in found]
+    logins = [] if args.mountpoint is not None else stored_logins(state_folder)
     if args.json:
-        print(json.dumps(rows, indent=1))
-    elif not rows:
+        told = [
+            {"server": server, "user": login.name, "expires": login.expires}
+            for server, login in logins
+        ]
+        print(json.dumps({"mounts": rows, "logins": told}, indent=1))
+        return OK
+    if not rows:
         print("nothing is mounted")
-    for row in [] if args.json else rows:
+    for row in rows:
         _print(row)
+    for server, login in logins:
+        print(f"stored login: {server} as {login.name}: {expiry_text(login.expires)}")
     return OK
 
 
@@ -50,6 +62,7 @@ def _ask(record: Any) -> dict[str, Any]:
     from xnatfs.fuse import control
 
     row: dict[str, Any] = {**asdict(record), "state": "live", "status": {}}
+    row["private"] = record.here and not record.seen
     if not record.here:
         return row | {"state": "elsewhere"}
     if record.ended:
@@ -72,7 +85,8 @@ def _print(row: dict[str, Any]) -> None:
         "dead": f"dead: its process {row['pid']} is gone; `xnatfs umount` or a mount cleans up",
         "elsewhere": f"on {row['host']}",
     }
-    print(f"{row['mountpoint']}: {row['server']} as {row['user']}, {says[row['state']]}")
+    private = " (private, of `xnatfs run`)" if row["private"] else ""
+    print(f"{row['mountpoint']}{private}: {row['server']} as {row['user']}, {says[row['state']]}")
     status = row["status"]
     uploads = status.get("uploads", {})
     pending = uploads.get("pending", row["pending"])
@@ -88,6 +102,8 @@ def _print(row: dict[str, Any]) -> None:
         print(f"  not on the server: {upload.get('path')} {upload.get('error') or ''}".rstrip())
     for failure in failures:
         print(f"  could not be read: {failure.get('path')} {failure.get('reason') or ''}".rstrip())
+    if (ends := status.get("login", {}).get("expires")) and ends < time.time() + _ENDS_SOON_S:
+        print(f"  login: {expiry_text(ends)}")
     if row["log"]:
         print(f"  log: {row['log']}")
 

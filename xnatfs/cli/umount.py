@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from xnatfs.cli import options
-from xnatfs.cli.configuration import choose
+from xnatfs import options
+from xnatfs.configuration import choose
 from xnatfs.errors import UsageError
 
 
@@ -23,34 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Drain, unmount, report."""
-    from xnatfs.cli.parting import say_farewell
+    from xnatfs.cli.parting import Progress, say_farewell
     from xnatfs.fuse.unmounting import unmount
 
     try:
         wait_s = None if args.wait is None else options.duration(args.wait)
     except ValueError as error:
         raise UsageError(f"--wait: {error}") from error
-    shown = _Progress(wanted=sys.stderr.isatty() and not args.quiet)
     state_folder = choose(args, os.environ, needs_server=False).settings.state_folder
-    try:
+    with Progress(wanted=sys.stderr.isatty() and not args.quiet) as shown:
         last = unmount(args.mountpoint, state_folder, wait_s=wait_s, progress=shown.update)
-    finally:
-        shown.clear()
     return say_farewell(last, quiet=args.quiet)
-
-
-class _Progress:
-    """The line that tells how many files are still to come."""
-
-    def __init__(self, *, wanted: bool) -> None:
-        self._wanted = wanted
-        self._shown = False
-
-    def update(self, pending: int) -> None:
-        if self._wanted and pending:
-            print(f"\r\033[Kwaiting for {pending} uploads", end="", file=sys.stderr, flush=True)
-            self._shown = True
-
-    def clear(self) -> None:
-        if self._shown:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -12,16 +12,18 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from xnatfs.cli import exits, options
-from xnatfs.cli.configuration import choose, normal_url
+from xnatfs import options
+from xnatfs.cli import exits
 from xnatfs.cli.connecting import connector, waiter_for
 from xnatfs.cli.shown import FORMATS, age_text, bytes_text, count_text, printable, render
 from xnatfs.config import Settings
-from xnatfs.errors import UsageError, XnatfsError
+from xnatfs.configuration import choose, normal_url
+from xnatfs.errors import UsageError, WaitEnded, XnatfsError
 from xnatfs.upload.queue import Queue, Row
 from xnatfs.waiting import Waiter
 
@@ -115,16 +117,21 @@ def _send_to(
     failed = []
     try:
         fs.adopt(waiter_for(there))
-        for row in rows:
+        left = rows
+        while left:
+            later = []
+            for row in left:
+                try:
+                    if not fs.take_left(row, force=row.id in taken):
+                        later.append(row)
+                except XnatfsError as error:
+                    failed.append(_report(row, str(error)))
             # As long as bytes move, however many there are.
-            patient = Waiter()
-            try:
-                fs.send_left(row, patient, force=row.id in taken)
-            except XnatfsError as error:
-                failed.append(_report(row, str(error)))
-        fs.drain(waiter_for(there))
-        left = {str(pending["id"]) for pending in fs.pending()}
-        failed += [row.id for row in rows if row.id in left and row.id not in failed]
+            with suppress(WaitEnded):
+                fs.drain(Waiter(idle_s=there.limits.io_timeout_s))
+            left = later if len(later) < len(left) else []
+        why = {str(pending["id"]): str(pending["error"]) for pending in fs.pending()}
+        failed += [_report(row, why[row.id]) for row in rows if row.id in why]
     finally:
         fs.close()
     return failed

@@ -26,6 +26,8 @@ class SiteOptions:
     session_idle_s: float = 900.0
     # Sessions that a user may have at once; more are refused with 401 (R§6).
     max_sessions: int = 1000
+    # Seconds after which an alias token is said to end (site preference aliasTokenTimeout, R§6).
+    token_life_s: float = 2 * 24 * 3600.0
     # Seconds that reading a catalog takes per entry (R§3.3).
     entry_cost_s: float = 0.0
     # Everything answers with the maintenance page.
@@ -99,5 +101,6 @@ def open_site(root: Path, options: SiteOptions) -> Site:
         root, tables, checksums=options.checksums, entry_cost_s=options.entry_cost_s,
         ordered=_ordered(tables, options.order),
     )  # fmt: skip
+    accounts = Accounts(tables.journal, options.token_life_s)
     sessions = Sessions(options.session_idle_s, options.max_sessions)
-    return Site(options, tables, archive, Accounts(tables.journal), sessions)
+    return Site(options, tables, archive, accounts, sessions)

@@ -17,7 +17,6 @@ from xnatfs.demo.rows import Journal, Rows
 
 _LOCK_AFTER_FAILURES = 20  # site preference maxFailedLogins (R§6)
 _LOCK_OUT_S = 3600.0
-_TOKEN_LIFE_MS = 2 * 24 * 3600 * 1000  # site preference aliasTokenTimeout
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +68,9 @@ class Accounts:
     Threading: the rows have the journal's lock; `_failures` is guarded by `_lock`.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, token_life_s: float) -> None:
         self._journal = journal
+        self._token_life_ms = int(token_life_s * 1000)
         self._lock = threading.Lock()
         self._failures: dict[str, tuple[int, float]] = {}  # how many, and when the last one was
         self.users: Rows[User] = Rows(journal, User, "user", lambda user: user.name)
@@ -111,7 +111,7 @@ class Accounts:
         letters = string.ascii_letters + string.digits
         secret = "".join(secrets.choice(letters) for _ in range(64))
         number, now = self._journal.next_number("token"), int(time.time() * 1000)
-        token = AliasToken(str(uuid.uuid4()), secret, user, number, now, now + _TOKEN_LIFE_MS)
+        token = AliasToken(str(uuid.uuid4()), secret, user, number, now, now + self._token_life_ms)
         return self.tokens.put(token)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from xnatfs.cache.claims import Claims
 from xnatfs.cache.content import Content
 from xnatfs.errors import XnatfsError
 
@@ -17,6 +18,8 @@ class Rules:
     idle_s: float
     # Let contradictions of the right size through.
     lenient: bool
+    # Who of the processes that share the store fetches what.
+    claims: Claims
 
 
 class Witness(Protocol):

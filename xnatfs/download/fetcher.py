@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 from xnatfs.errors import Interrupted, ServerBusy, TransferBroken, XnatfsError
@@ -48,6 +48,9 @@ class DownloadStats:
     # Transfers started; attempts that had to be resumed or repeated.
     transfers: int
     retries: int
+    # Whole resources streamed; windows of large files fetched ahead.
+    streams: int
+    windows: int
 
 
 class Counts:
@@ -58,7 +61,7 @@ class Counts:
 
     def __init__(self) -> None:
         self._mu = threading.Lock()
-        self._stats = {"fetched": 0, "served": 0, "transfers": 0, "retries": 0}
+        self._stats = {field.name: 0 for field in fields(DownloadStats)}
 
     def add(self, what: str, number: int = 1) -> None:
         """Count ``number`` more of a field of DownloadStats."""

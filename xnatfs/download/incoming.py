@@ -11,12 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+from xnatfs.cache.claims import Claim
 from xnatfs.cache.content import SMALL, Content, Verdict
 from xnatfs.config import MIB
 from xnatfs.download.comparison import Comparison
 from xnatfs.download.demands import Demand, Rules, Transfer, Witness, blocks_of, runs_of
 from xnatfs.download.digest import RunningDigest, judge
 from xnatfs.download.fetcher import Counts, Fetch, Line, transfer
+from xnatfs.download.flight import bring
 from xnatfs.download.sinks import BlockSink
 from xnatfs.download.whole import check_modified, download_whole
 from xnatfs.errors import ContentProblem, Interrupted, ServerFault, Stale, XnatfsError
@@ -252,13 +254,18 @@ class Incoming:
             self.failure = self.failure or error
         self.content.drop()
 
-    def _line(self) -> Line:
+    def _line(self, claim: Claim | None = None) -> Line:
+        def progress() -> None:
+            self._progress()
+            if claim is not None:
+                claim.beat()
+
         return Line(
             fetch=self._fetch,
             label=self.label,
             idle_s=self._rules.idle_s,
             given_up=self._given_up,
-            progress=self._progress,
+            progress=progress,
             counts=self._counts,
         )
 
@@ -270,33 +277,60 @@ class Incoming:
         self._moved_at = time.monotonic()
 
     def _bring(self, carrier: Transfer) -> None:
-        if self.version.size <= SMALL:
-            self._bring_whole(carrier)
-        else:
-            self._bring_range(carrier)
+        """Fetch what no other process is fetching, and take over the rest."""
+        small = self.version.size <= SMALL
 
-    def _bring_whole(self, carrier: Transfer) -> None:
-        body, verdict = download_whole(self._line(), self.version, lenient=self._rules.lenient)
+        def take(index: int, piece: bytes) -> None:
+            if small:
+                self._hand_out(carrier, piece)
+            else:
+                self._arrive(carrier, index, piece)
+
+        def fetch(start: int, end: int, claim: Claim) -> None:
+            if small:
+                self._bring_whole(carrier, claim)
+            else:
+                self._bring_range(carrier, start, end, claim)
+
+        bring(
+            self._rules.claims,
+            self.version.key,
+            self.content,
+            (carrier.start, carrier.end),
+            take,
+            fetch,
+            self._progress,
+            Waiter(idle_s=self._rules.idle_s, interrupted=self._given_up),
+        )
+
+    def _bring_whole(self, carrier: Transfer, claim: Claim) -> None:
+        lenient = self._rules.lenient
+        body, verdict = download_whole(self._line(claim), self.version, lenient=lenient)
         self.content.put(0, body)
         if verdict is Verdict.CONTRADICTS:
             self.content.mark_contradicting()
         else:
             self.content.mark_verified()
+        self._hand_out(carrier, body)
+
+    def _hand_out(self, carrier: Transfer, body: bytes) -> None:
         with self._mu:
             self._deliver(carrier, 0, body)
 
-    def _bring_range(self, carrier: Transfer) -> None:
+    def _bring_range(self, carrier: Transfer, start: int, end: int, claim: Claim) -> None:
         def hand_on(index: int, piece: bytes) -> bool:
             return self._arrive(carrier, index, piece)
 
         try:
-            self._transfer(carrier.start, carrier.end, hand_on)
+            self._transfer(self._line(claim), start, end, hand_on)
         finally:
             self.content.save()
 
-    def _transfer(self, start: int, end: int, hand_on: Callable[[int, bytes], bool]) -> None:
+    def _transfer(
+        self, line: Line, start: int, end: int, hand_on: Callable[[int, bytes], bool]
+    ) -> None:
         sink = BlockSink(start, end, self.content.block, hand_on, self.label)
-        self._check(transfer(self._line(), sink, end))
+        self._check(transfer(line, sink, end))
 
     def _check(self, head: Head | None) -> None:
         if head is None:
@@ -385,7 +419,7 @@ class Incoming:
         self.downloads += 1
         self.content.drop()
         self._digest.reset()
-        self._transfer(0, self.version.size, self._arrive_again)
+        self._transfer(self._line(), 0, self.version.size, self._arrive_again)
 
     def _arrive_again(self, index: int, piece: bytes) -> bool:
         kept = self.content.put(index * self.content.block, piece)

@@ -7,11 +7,13 @@ import threading
 from collections.abc import Callable
 
 from xnatfs.cache.store import SMALL, Store, Verdict
-from xnatfs.config import MIB, Limits
+from xnatfs.config import MIB, Limits, StoreSettings
+from xnatfs.download.bulk import Bulk
 from xnatfs.download.demands import Rules
 from xnatfs.download.fetcher import Counts, DownloadStats, Fetch
 from xnatfs.download.incoming import Incoming
 from xnatfs.download.readahead import LAST_WINDOW, Readahead
+from xnatfs.download.siblings import Siblings
 from xnatfs.errors import XnatfsError
 from xnatfs.model.versions import Version
 from xnatfs.waiting import Waiter, Workers
@@ -31,30 +33,36 @@ class Downloads:
         store: where content is kept.
         workers: the threads that fetch.
         limits: ``io_timeout_s`` is used: seconds without progress.
-        verify: "strict", or "warn" to let contradictions of the right size through.
+        settings: the store's size, and what to do about contradictions.
 
     Threading: ``_mu`` guards the table and who is attached to what; it is taken before an
     Incoming's lock, never the other way round, and not held across I/O.
     """
 
-    def __init__(self, store: Store, workers: Workers, limits: Limits, verify: str) -> None:
+    def __init__(
+        self, store: Store, workers: Workers, limits: Limits, settings: StoreSettings
+    ) -> None:
         self._store = store
         self._workers = workers
-        self._rules = Rules(limits.io_timeout_s, lenient=verify == "warn")
+        self._rules = Rules(limits.io_timeout_s, settings.verify == "warn", store.claims)
         self._counts = Counts()
+        self._bulk = Bulk(store, workers, settings, self._rules, self._counts)
         self._mu = threading.Lock()
         # The one Incoming of a version that new readers join.
         self._table: dict[str, Incoming] = {}
         # All that have their content open, those that failed and wait for their readers too.
         self._alive: set[Incoming] = set()
 
-    def open(self, version: Version, fetch: Fetch, label: str) -> Reader:
+    def open(
+        self, version: Version, fetch: Fetch, label: str, siblings: Siblings | None = None
+    ) -> Reader:
         """A reader of one version; asks the server nothing.
 
         Args:
             version: the pinned version.
             fetch: how to get its bytes.
             label: the path, for error texts and log lines.
+            siblings: the resource that it lies in, if that may be fetched as a whole.
         """
         content = self._store.open(version)
         if content.verdict is Verdict.CONTRADICTS:
@@ -71,7 +79,7 @@ class Downloads:
                 )
                 self._table[version.key] = incoming
                 self._alive.add(incoming)
-            reader = Reader(incoming, self._counts, self._detach)
+            reader = Reader(incoming, self._counts, self._detach, self._bulk, siblings)
             incoming.attach(reader, fetch)
         if joined:
             content.close()
@@ -109,11 +117,17 @@ class Reader:
         incoming: Incoming,
         counts: Counts,
         detach: Callable[[Reader, Incoming], None],
+        bulk: Bulk,
+        siblings: Siblings | None,
     ) -> None:
         self._incoming = incoming
         self._content = incoming.content
         self._counts = counts
         self._detach = detach
+        self._bulk = bulk
+        # A large file is fetched for itself.
+        self._siblings = siblings if incoming.version.size <= SMALL else None
+        self._noted = False
         self._size = incoming.version.size
         self._mu = threading.Lock()
         self._ahead = Readahead(self._size, self._content.block)
@@ -146,6 +160,7 @@ class Reader:
         self._raise_problem()
         if self._size <= SMALL:
             # Nothing of a small file is handed out before all of it was checked.
+            self._tell_siblings()
             piece = self._bring(offset, size, waiter)
         else:
             self._look_ahead(offset, size)
@@ -155,10 +170,23 @@ class Reader:
 
     def _bring(self, offset: int, size: int, waiter: Waiter) -> bytes:
         piece = None if self._incoming.judging else self._content.read(offset, size)
+        if piece is None and self._siblings is not None:
+            self._bulk.bring(self._siblings, self._incoming.version, waiter)
+            self._content.look()
+            piece = self._content.read(offset, size)
         if piece is None:
             piece = self._incoming.obtain(offset, size, waiter)
             self._raise_problem()
         return piece
+
+    def _tell_siblings(self) -> None:
+        if self._siblings is not None and not self._noted:
+            self._noted = True
+            self._bulk.note(self._siblings, self._incoming.version.path)
+
+    def prefetch(self) -> None:
+        """Start bringing the whole of a small file, without waiting."""
+        self._incoming.prefetch([(0, self._size)])
 
     def _bring_watched(self, offset: int, size: int, waiter: Waiter) -> bytes:
         """The bytes of a large file, remembered as unproven until the whole is verified."""
@@ -191,6 +219,7 @@ class Reader:
         with self._mu:
             windows = self._ahead.advance(offset, size, most)
         if windows:
+            self._counts.add("windows", len(windows))
             self._incoming.prefetch(windows)
 
     def retract(self, blocks: set[int], error: XnatfsError) -> None:

@@ -105,10 +105,24 @@ class Files:
         if ends:
             file.close()
 
+    def decided(self, file: OpenFile) -> bool:
+        """A file was sent in the background, or not; whether it ends with that."""
+        with self._mu:
+            ends = self._ends(file)
+        if ends:
+            file.close()
+        return ends
+
+    def written_to(self, file: OpenFile) -> bool:
+        """Whether a descriptor that may write exists."""
+        with self._mu:
+            return any(other is file and handle.writes for other, handle in self._handles.values())
+
     def _ends(self, file: OpenFile) -> bool:
         """Take a file out of the table unless somebody needs it. Called with ``_mu``."""
         open_ = any(other is file for other, _ in self._handles.values())
-        if open_ or file.holds or (file.local_only and not file.given_up):
+        local = (file.local_only or file.waits) and not file.given_up
+        if open_ or file.holds or local:
             return False
         key = (file.resource.address, file.path)
         if self._by_key.get(key) is file:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from xnatfs.config import Settings
@@ -21,6 +22,7 @@ from xnatfs.errors import (
     Stale,
     XnatfsError,
 )
+from xnatfs.fs import removing
 from xnatfs.fs import rename as renaming
 from xnatfs.fs.appearance import PREFIX, Mark, inode
 from xnatfs.fs.folders import Folders
@@ -28,12 +30,15 @@ from xnatfs.fs.names import NameClass, classify
 from xnatfs.fs.opening import Opening
 from xnatfs.fs.overview import pending, status
 from xnatfs.fs.parts import Parts
+from xnatfs.fs.search import Search
+from xnatfs.fs.sendoff import SendOff
 from xnatfs.fs.unstored import Unstored
 from xnatfs.fs.values import Attributes, Caller, Entry, Kind, Opened, ReadFailure, Space
+from xnatfs.rest import tokens
 from xnatfs.rest.login import Credentials
 from xnatfs.rest.session import Session
 from xnatfs.tree.namespace import Node
-from xnatfs.upload.queue import Queue, Row
+from xnatfs.upload.queue import Row
 from xnatfs.waiting import Waiter
 
 # Names that a desktop or a shell asks for everywhere; no request is made for them.
@@ -63,6 +68,8 @@ class FileSystem:
         self._folders = Folders(self._parts)
         self._opening = Opening(self._parts)
         self._unstored = Unstored(self._parts)
+        self.search = Search(self._parts)
+        self._send_off = SendOff(self._parts)
 
     @classmethod
     def connect(
@@ -74,6 +81,8 @@ class FileSystem:
         """
         session = Session(settings.server, settings.limits, credentials, settings.state_folder)
         session.open(waiter)
+        # Commands that end soon keep a stored login alive too.
+        tokens.keep(session, settings.state_folder, waiter)
         return cls(settings, session, mount)
 
     def adopt(self, waiter: Waiter) -> None:
@@ -84,6 +93,11 @@ class FileSystem:
         self._session.adopt()
         self._parts.spool.adopt()
         self._node("/", waiter)
+
+    def recover(self) -> None:
+        """Send what mounts of this account that are gone had to send. Never raises."""
+        if not self._settings.policy.read_only:
+            self._send_off.recover()
 
     # -- names
 
@@ -126,37 +140,21 @@ class FileSystem:
             raise IsAFolder(f"{path} is a folder")
         if not node.in_files:
             raise Protected(f"{path} is a link to the one place of its session")
-        parts = self._parts
-        file = parts.files.find(node.item, node.inner)
-        if node.file is not None:
-            version = parts.version(node.item, node.file, waiter)
-            parts.rights.require_remove(node, version, waiter)
-            parts.delete(node.item, node.inner, version, path, waiter)
-            parts.files.replaced(path)
-        elif file is not None:
-            try:
-                if file.removes and file.base is not None:
-                    parts.delete(node.item, file.removes, file.base, path, waiter)
-            finally:
-                # When the server did not remove it, it is to be seen again under its own name.
-                parts.overlay.unhide(node.item, file.removes)
-                file.give_up()
-                parts.overlay.remove_file(node.item, node.inner)
-                if not parts.files.is_open(file):
-                    parts.files.drop(file)
-                    file = None
-        if file is not None and not parts.files.is_open(file):
-            parts.files.drop(file)
+        removing.remove(self._parts, node, lambda: self._node(path, waiter), waiter)
 
     def rename(self, old: str, new: str, waiter: Waiter) -> None:
         """Rename a file within its resource."""
-        source = self._node(old, waiter)
-        folder, name = self._parent(new, waiter)
-        try:
-            target: Node | None = self._parts.names.child(folder, name, waiter)
-        except NotFound:
-            target = None
-        renaming.rename(self._parts, source, folder, name, target, waiter)
+        while True:
+            source = self._node(old, waiter)
+            folder, name = self._parent(new, waiter)
+            try:
+                target: Node | None = self._parts.names.child(folder, name, waiter)
+            except NotFound:
+                target = None
+            if renaming.rename(self._parts, source, folder, name, target, waiter):
+                return
+            # One of them has arrived at the server meanwhile.
+            waiter.check(f"the renaming of {old}")
 
     def symlink(self, path: str, target: str, waiter: Waiter) -> None:
         """XNAT stores none."""
@@ -220,6 +218,13 @@ class FileSystem:
 
     def open(self, path: str, flags: int, caller: Caller, waiter: Waiter) -> Opened:
         """Open a file that is there; pins the version that the kernel was told of."""
+        node = self._node(path, waiter)
+        try:
+            return self._opening.open(node, flags, caller, waiter)
+        except NotFound:
+            if node.file is not None:
+                raise
+        # It was only here, and has arrived at the server meanwhile.
         return self._opening.open(self._node(path, waiter), flags, caller, waiter)
 
     def create(self, path: str, flags: int, mode: int, caller: Caller, waiter: Waiter) -> Opened:
@@ -316,32 +321,24 @@ class FileSystem:
         """What has not reached the server, a row for each upload."""
         return pending(self._parts)
 
-    def send_left(self, row: Row, waiter: Waiter, *, force: bool = False) -> None:
-        """Take over an upload of a mount that is gone, and send it.
+    def take_left(self, row: Row, *, force: bool = False) -> bool:
+        """Take over an upload of a mount that is gone; it is sent in the background.
 
-        Args:
-            row: as ``Queue.rows`` has it.
-            waiter: how long.
-            force: even if its process is not known to be dead.
-
-        Raises: Protected: it is at work. What ``Uploader.send`` raises.
+        Args, returns, raises: as ``SendOff.take``.
         """
-        parts = self._parts
-        upload = Queue(self._settings.spool).take(row, parts.spool, force=force)
-        if upload is None:
-            return
-
-        def send(patient: Waiter) -> None:
-            parts.uploader.send(upload, upload.record.target.item(), patient)
-
-        parts.run(send, f"the upload {row.id}", waiter)
+        return self._send_off.take(row, force=force)
 
     def drain(self, waiter: Waiter) -> None:
-        """Send what is still to be sent; returns when nothing is left or the waiter ends."""
-        for file in self._parts.files.all():
-            if file.unsent and not file.local_only:
-                file.finish(waiter)
-        self._parts.run(self._parts.uploader.settle, "the last verification", waiter)
+        """Send what is still to be sent; returns when it is decided.
+
+        Raises: TimedOut, Interrupted: the waiter ended first.
+        """
+        self._send_off.drain(waiter)
+
+    def keep_login(self, waiter: Waiter) -> float:
+        """Renew a stored login before it ends; returns seconds after which to look again."""
+        folder = self._settings.state_folder
+        return self._parts.run(partial(tokens.keep, self._session, folder), "the login", waiter)
 
     def refresh(self, path: str) -> None:
         """Forget what is known of the names; the next look asks the server."""
@@ -350,9 +347,7 @@ class FileSystem:
 
     def close(self) -> None:
         """Release the spool, log out of a session of our own. Never raises."""
-        for file in self._parts.files.all():
-            file.seal_for_later()
-        self._parts.spool.release()
+        self._send_off.end()
         self._parts.store.close()
         self._session.close()
 
@@ -374,14 +369,7 @@ class FileSystem:
             return self._attributes(node, len(target.encode()), waiter)
         if node.kind is Kind.FOLDER:
             return self._attributes(node, 0, waiter)
-        file = self._parts.files.find(node.item, node.inner)
-        if file is not None:
-            return self._attributes(node, file.size, waiter)
-        if node.file is None:
-            raise NotFound(f"{node.path} is gone")
-        row = self._parts.sized(node.item, node.file, waiter)
-        self._parts.files.told(node.path, row)
-        return self._attributes(node, row.size or 0, waiter)
+        return self._attributes(node, self._parts.size(node, waiter), waiter)
 
     def _attributes(self, node: Node, size: int, waiter: Waiter) -> Attributes:
         writable = self._parts.rights.seems("edit", node, waiter)

@@ -1,4 +1,4 @@
-"""Folders: resources are made on the server, folders below ``files`` here.
+"""Folders: objects and resources are made on the server, folders below ``files`` here.
 
 Such a folder becomes real with its first file: XNAT knows no empty ones (R§5.1).
 """
@@ -10,9 +10,9 @@ import time
 from xnatfs.errors import AlreadyExists, FolderNotEmpty, NotFound, Protected
 from xnatfs.fs.parts import Parts
 from xnatfs.fs.values import Kind
-from xnatfs.model.levels import RESOURCE
+from xnatfs.model.levels import BY_COLLECTION, RESOURCE, Level
 from xnatfs.model.paths import join, server_name
-from xnatfs.rest.addresses import check_new_file, check_new_label
+from xnatfs.rest.addresses import check_new_file, check_new_label, check_new_object
 from xnatfs.tree.namespace import Node
 from xnatfs.waiting import Waiter
 
@@ -39,8 +39,12 @@ class Folders:
             pass
         else:
             raise AlreadyExists(f"{parent.path}/{name} exists")
-        if parent.collection == RESOURCE.collection:
+        level = BY_COLLECTION.get(parent.collection)
+        linked = parent.collection in parent.item.level.links
+        if level is RESOURCE:
             self._make_resource(parent, name, waiter)
+        elif level is not None and level.made_at and not linked:
+            self._make_object(level, parent, name, waiter)
         elif parent.in_files:
             self._parts.rights.require_create(parent, waiter)
             folder = join(parent.inner, server_name(name))
@@ -79,6 +83,26 @@ class Folders:
         made = parts.names.child_now(parent, name, waiter)
         self._made.add(made.item.address)
         parts.rights.made(made.item)
+
+    def _make_object(self, level: Level, parent: Node, name: str, waiter: Waiter) -> None:
+        parts = self._parts
+        parts.rights.require_writable(parent)
+        parts.rights.require_creation(level, parent, name)
+        label = server_name(name)
+        check_new_object(label)
+        # The server would take the name of another for a change of that one (R§5.3), also when
+        # it belongs to another subject.
+        if label in parts.names.taken_now(parent, waiter):
+            raise AlreadyExists(f"{parent.path}/{name}: there is such a {level.name} already")
+        policy = parts.settings.policy
+        type_ = getattr(policy, level.made_as) if level.made_as else ""
+        owner, project = parent.item, parent.chain[0]
+        parts.run(
+            lambda worker: parts.archive.create(level, label, owner, project, type_, worker),
+            f"the new {level.name} {name}",
+            waiter,
+        )
+        parts.names.child_now(parent, name, waiter)
 
     def _remove_resource(self, node: Node, waiter: Waiter) -> None:
         resource = node.item

@@ -5,14 +5,16 @@ nowhere else. ``files`` keeps the table of them; ``filesystem`` calls them by ha
 
     Reading(version, source) --first write: copied up--> Writing(upload)
     Writing(upload) --flush, sent and verified--> Reading(version, source = the upload's bytes)
-    Writing(upload) --not sent--> Failed(upload, error) --write--> Writing(upload)
+    Writing(upload) --flush, write-back--> Sealed(upload) --sent in the background--> Reading
+    Writing(upload), Sealed(upload) --not sent--> Failed(upload, error)
+    Sealed(upload), Failed(upload, error) --write--> Writing(upload)
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from xnatfs.errors import XnatfsError
@@ -20,6 +22,7 @@ from xnatfs.fs.states import (
     Failed,
     Handle,
     Reading,
+    Sealed,
     Source,
     SpoolSource,
     State,
@@ -27,7 +30,8 @@ from xnatfs.fs.states import (
     Writing,
     pieces,
 )
-from xnatfs.model.entities import Item
+from xnatfs.fs.turn import Turn
+from xnatfs.model.entities import Item, RemoteFile
 from xnatfs.model.versions import Version
 from xnatfs.upload.upload import Upload
 from xnatfs.waiting import Waiter
@@ -45,10 +49,13 @@ class OpenFile:
         label: path in the mount, for people.
         version: what the server has; None for a new file.
         local_only: never sent under this name (temporary names, desktops' files).
+        held: sent in the background only when everything is: who may not delete could not take
+            back what turns out to be a temporary file.
+        upload: a sealed one that a dead mount has left; None: there is none.
 
-    Threading: ``_turns`` guards ``_busy`` and ``_work``: whoever changes the state, or the bytes
-    in the spool, takes the turn and may then wait for the network without a lock; readers take
-    the state as it is (one reference) and need none.
+    Threading: whoever changes the state, or the bytes in the spool, takes the ``Turn`` and may
+    then wait for the network without a lock; readers take the state as it is (one reference) and
+    need none.
     """
 
     def __init__(
@@ -60,12 +67,15 @@ class OpenFile:
         version: Version | None,
         *,
         local_only: bool = False,
+        held: bool = False,
+        upload: Upload | None = None,
     ) -> None:
         self._ways = ways
         self.resource = resource
         self.path = path
         self.label = label
         self.local_only = local_only
+        self.held = held
         # What the server has under this name, which our next upload replaces.
         self.base = version
         # Removed while open: nothing more is sent, the content lives until the last release …
@@ -76,14 +86,13 @@ class OpenFile:
         self.given_up = False
         # Opens and renames that are at work with it; ``files`` counts and guards them.
         self.holds = 0
-        self._turns = threading.Condition()
-        self._busy = False
-        # The waiter of the sending that has the turn.
-        self._work: Waiter | None = None
+        self._turn = Turn()
         # Written to (not only created or truncated by an open): see ``flush``.
         self._written = False
         self._state: State
-        if version is None:
+        if upload is not None:
+            self._state = Sealed(upload)
+        elif version is None:
             self._state = Writing(ways.new_upload(resource, path, label, None, None))
         else:
             self._state = Reading(version, ways.open_source(resource, version, label))
@@ -107,10 +116,19 @@ class OpenFile:
         return self.given_up or self.removed
 
     @property
+    def unsealed(self) -> bool:
+        """Whether it was changed and nobody has said that it is complete."""
+        return isinstance(self._state, Writing) and not self._unwanted
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is sent in the background: it stays when nobody has it open."""
+        return isinstance(self._state, Sealed) and not self._unwanted and not self.local_only
+
+    @property
     def unsent(self) -> bool:
         """Whether something of it should still go to the server."""
-        state = self._state
-        return isinstance(state, Writing) and state.dirty and not self._unwanted
+        return isinstance(self._state, Writing | Sealed) and not self._unwanted
 
     def read(self, offset: int, size: int, waiter: Waiter) -> bytes:
         """Exactly ``size`` bytes from ``offset``, fewer only at the end of the file."""
@@ -123,11 +141,11 @@ class OpenFile:
 
     def write(self, offset: int, data: bytes, waiter: Waiter) -> None:
         """Write all of ``data``; the first write to an existing file copies it up."""
-        with self._turn(waiter):
+        with self._turn.held(waiter, self.label):
             upload = self._writable(self.size, waiter)
             self._written = True
             try:
-                upload.write(offset, data)
+                self._ways.find_room(lambda: upload.write(offset, data), waiter)
             except XnatfsError as error:
                 # A file with a hole is not sent: whoever goes on writing may, a close says why.
                 upload.fail(str(error))
@@ -136,8 +154,9 @@ class OpenFile:
 
     def truncate(self, length: int, waiter: Waiter) -> None:
         """Cut the file, or lengthen it with zeros."""
-        with self._turn(waiter):
-            self._writable(length, waiter).truncate(length)
+        with self._turn.held(waiter, self.label):
+            upload = self._writable(length, waiter)
+            self._ways.find_room(lambda: upload.truncate(length), waiter)
             self._written = True
 
     def begin_empty(self, waiter: Waiter) -> None:
@@ -146,39 +165,41 @@ class OpenFile:
         Nothing is sent before something is written or the last descriptor is released, so that
         ``cmd > file`` is one upload, with no empty one before it.
         """
-        with self._turn(waiter):
+        with self._turn.held(waiter, self.label):
             self._writable(0, waiter).truncate(0)
 
     def fsync(self, waiter: Waiter) -> None:
         """Bytes and record survive a power loss."""
-        with self._turn(waiter):
-            state = self._state
-            if not isinstance(state, Reading):
-                state.upload.fsync()
+        waiter.check(self.label)
+        state = self._state
+        if not isinstance(state, Reading):
+            state.upload.fsync()
 
     def _writable(self, keep: int, waiter: Waiter) -> Upload:
         """The upload to write into; called with the turn. ``keep``: old bytes still wanted."""
         state = self._state
         if isinstance(state, Reading):
-            old = pieces(state.source, min(keep, state.version.size), waiter)
-            upload = self._ways.new_upload(self.resource, self.path, self.label, self.base, old)
+            upload = self._ways.find_room(lambda: self._copied_up(state, keep, waiter), waiter)
             self._sources.append(state.source)
         else:
             upload = state.upload
-            if isinstance(state, Failed):
-                upload.reopen()
+            if not isinstance(state, Writing):
+                self._ways.find_room(upload.reopen, waiter)
         self._state = Writing(upload)
         return upload
+
+    def _copied_up(self, state: Reading, keep: int, waiter: Waiter) -> Upload:
+        old = pieces(state.source, min(keep, state.version.size), waiter)
+        return self._ways.new_upload(self.resource, self.path, self.label, self.base, old)
 
     # -- the ways out
 
     def flush(self, handle: Handle, caller_pid: int, waiter: Waiter) -> None:
         """One descriptor is being closed; its error reaches close(2).
 
-        Not every flush is the end of writing: a shell and ``subprocess`` close inherited
-        copies of a descriptor before and between writes. So nothing is sent for a file that
-        was not written yet (the release sends it), nor for a process other than the opener
-        while the opener lives.
+        Shells and ``subprocess`` close inherited copies before and between writes. So nothing is
+        sent for a file that was not written yet (the release sends it), nor for a process other
+        than the opener while the opener lives.
 
         Raises: whatever kept the data from the server; the data stays in the spool.
         """
@@ -187,32 +208,55 @@ class OpenFile:
         state = self._state
         if isinstance(state, Failed):
             raise state.error
-        if not self._written or not self.unsent:
+        if not self._written or not self.unsealed:
             return
-        if caller_pid and handle.opener not in (0, caller_pid) and _lives(handle.opener):
-            return
-        self.send(waiter)
+        if not handle.is_inherited_by(caller_pid):
+            self.send_off(waiter)
 
     def finish(self, waiter: Waiter) -> None:
         """The last descriptor is gone: send what is still unsent. Only the log can tell."""
-        if not self.unsent or self.local_only:
+        if self.local_only:
+            return
+        if self.waits:
+            self._ways.post(self)
+        if not self.unsealed:
             return
         try:
-            self.send(waiter)
+            self.send_off(waiter)
         except XnatfsError as error:
             log.error("%s was closed but is not on the server: %s", self.label, error)
 
-    def send(self, waiter: Waiter) -> None:
-        """Send the content and wait until the server has it.
+    def send_off(self, waiter: Waiter) -> None:
+        """The content is complete: send it, with write-back in the background.
 
-        The sending goes on when the wait is interrupted.
+        Raises: what ``send`` raises.
         """
-        self._take_turn(waiter)
+        if self._ways.write_back and self._seal(waiter):
+            self._ways.post(self)
+        else:
+            self.send(waiter)
+
+    def _seal(self, waiter: Waiter) -> bool:
+        """Whether the spool alone can be relied on from now on."""
+        with self._turn.held(waiter, self.label):
+            state = self._state
+            if isinstance(state, Writing):
+                self._ways.seal(state.upload)
+                if not state.upload.kept:
+                    return False
+                self._state = Sealed(state.upload)
+                self._written = False
+            return isinstance(self._state, Sealed)
+
+    def send(self, waiter: Waiter) -> None:
+        """Send the content and wait until the server has it, whoever gives up waiting."""
+        self._turn.take(waiter, self.label)
         try:
-            work = self._work = self._ways.patient()
+            work = self._ways.patient()
+            self._turn.follow(work)
             sent = self._ways.submit(lambda: self._send(work))
         except BaseException:
-            self._end_turn()
+            self._turn.end()
             raise
         waiter.result(sent, f"the upload of {self.label}", work)
 
@@ -230,23 +274,52 @@ class OpenFile:
             except XnatfsError as error:
                 self._state = Failed(upload, error)
                 raise
-            version = Version(row.resource_id, row.path, upload.size, row.digest)
-            self.base = version
-            self._written = False
-            self._state = Reading(version, SpoolSource(upload))
+            self._now_on_server(row, upload)
         finally:
-            self._end_turn()
+            self._turn.end()
 
-    def seal_for_later(self) -> None:
-        """The mount ends: make what is unsent survive it, for the next one."""
+    def _now_on_server(self, row: RemoteFile, upload: Upload) -> None:
+        """The server holds the content; called with the turn."""
+        self.base = Version(row.resource_id, row.path, upload.size, row.digest)
+        self._written = False
+        self._state = Reading(self.base, SpoolSource(upload))
+
+    # -- sent in the background: ``outbox.Parcel``
+
+    def claim(self, wanted: threading.Event) -> Upload | None:
+        """Take the turn for the sender, if there is something to send and nobody is at it."""
+        if not self._turn.take_if_free(wanted):
+            return None
         state = self._state
-        if isinstance(state, Writing) and state.dirty and not self._unwanted:
-            try:
-                state.upload.fsync()
-            except XnatfsError as error:
-                log.error("%s: %s", self.label, error)
+        if isinstance(state, Sealed) and self.waits:
+            return state.upload
+        self._turn.end()
+        return None
 
-    def readdress(self, path: str, label: str, base: Version | None, waiter: Waiter) -> None:
+    def arrived(self, row: RemoteFile) -> None:
+        """The server has it."""
+        state = self._state
+        assert isinstance(state, Sealed)
+        self._now_on_server(row, state.upload)
+        self._turn.end()
+        self._ways.decided(self)
+
+    def refused(self, error: XnatfsError) -> None:
+        """It does not go; whoever has it open hears of it at close."""
+        state = self._state
+        assert isinstance(state, Sealed)
+        log.error("%s was closed but is not on the server: %s", self.label, error)
+        self._state = Failed(state.upload, error)
+        self._turn.end()
+        self._ways.decided(self)
+
+    def put_back(self) -> None:
+        """Not now."""
+        self._turn.end()
+
+    # -- other ends
+
+    def readdress(self, path: str, label: str, base: Version | None, waiter: Waiter) -> bool:
         """The file is about to get another name: what is in the spool goes there.
 
         Args:
@@ -255,21 +328,28 @@ class OpenFile:
             base: the server's version under the new name, which it replaces; None: there is none.
             waiter: the limits of the caller's wait.
 
+        Returns: False: the server has got it meanwhile, under the old name; nothing has changed.
+
         Raises: what the spool raises; nothing has changed then.
         """
-        with self._turn(waiter):
+        with self._turn.held(waiter, self.label):
+            if not self.removed and not self._only_here(waiter):
+                return False
             state = self._state
             if not isinstance(state, Reading):
-                old = pieces(SpoolSource(state.upload), state.upload.size, waiter)
-                upload = self._ways.new_upload(self.resource, path, label, base, old)
-                state.upload.done()
-                self._written = True
-                self._state = Writing(upload)
+                upload = state.upload
+                self._ways.readdress(upload, self.resource, path, label, base)
+                if isinstance(state, Failed) and upload.record.md5:
+                    # Under another name it may go.
+                    upload.reopen()
+                    self._state = Writing(upload)
+                self._written = isinstance(self._state, Writing)
             self.base = base
+            return True
 
     def follow(self, copy: OpenFile, waiter: Waiter) -> None:
         """The file is called as ``copy`` from now on, which the server has just got."""
-        with self._turn(waiter):
+        with self._turn.held(waiter, self.label):
             state = self._state
             if isinstance(state, Reading):
                 self._sources.append(state.source)
@@ -277,11 +357,47 @@ class OpenFile:
                 return
         self.readdress(copy.path, copy.label, copy.base, waiter)
 
-    def detach(self, waiter: Waiter) -> None:
-        """The server's file is about to be replaced: keep a copy for who still reads it here."""
-        with self._turn(waiter):
+    def take_back(self, waiter: Waiter) -> bool:
+        """Its name is used again: who reads it here keeps a copy, the server's is replaced.
+
+        Returns: False: the server's file is gone already.
+        """
+        with self._turn.held(waiter, self.label):
+            if not self.removes:
+                return False
             if isinstance(self._state, Reading):
                 self._writable(self.size, waiter)
+            self.removes = ""
+            return True
+
+    def remove_for_good(self, delete: Callable[[str, Version], None], waiter: Waiter) -> None:
+        """The last release of a removed file: ``delete`` the server's unless its name came back."""
+        with self._turn.held(waiter, self.label):
+            if self.removes and self.base is not None:
+                delete(self.removes, self.base)
+            self.removes = ""
+
+    @contextmanager
+    def stepping_aside(self, waiter: Waiter) -> Iterator[bool]:
+        """Its name is about to go to another file, or to nobody: who does that, gives it up.
+
+        Yields: whether it is only here; if not, the server has it by now.
+        """
+        with self._turn.held(waiter, self.label):
+            yield self._only_here(waiter)
+
+    def _only_here(self, waiter: Waiter) -> bool:
+        """Whether the server has nothing of what is in the spool; called with the turn."""
+        state = self._state
+        if isinstance(state, Reading):
+            return False
+        if not state.upload.record.perhaps:
+            return True
+        # It was sent and the answer was lost.
+        row = self._ways.look(self.resource, state.upload, waiter)
+        if row is not None:
+            self._now_on_server(row, state.upload)
+        return row is None
 
     def give_up(self) -> None:
         """Its content is wanted no more (a local file was removed)."""
@@ -297,38 +413,3 @@ class OpenFile:
             self._sources.append(state.source)
         for source in self._sources:
             source.close()
-
-    # -- turns
-
-    @contextmanager
-    def _turn(self, waiter: Waiter) -> Iterator[None]:
-        self._take_turn(waiter)
-        try:
-            yield
-        finally:
-            self._end_turn()
-
-    def _take_turn(self, waiter: Waiter) -> None:
-        def free() -> bool:
-            if self._work is not None:
-                waiter.follow(self._work)
-            return not self._busy
-
-        with self._turns:
-            waiter.until(self._turns, free, self.label)
-            self._busy = True
-
-    def _end_turn(self) -> None:
-        with self._turns:
-            self._busy = False
-            self._work = None
-            self._turns.notify_all()
-
-
-def _lives(pid: int) -> bool:
-    """Whether a process exists (a zombie, which has closed its files, does not count)."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            return stat.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-    except (OSError, IndexError):
-        return False

@@ -90,6 +90,8 @@ class Opening:
     ) -> Opened:
         parts = self._parts
         base = reclaim(parts, node.item, node.inner, waiter)
+        # What the kernel was told of a file that had this name before is no version to pin.
+        parts.files.replaced(node.path)
 
         def make() -> OpenFile:
             new = OpenFile(parts, node.item, node.inner, node.path, base, local_only=local_only)
@@ -98,6 +100,7 @@ class Opening:
             return new
 
         file = parts.files.hold(node.item, node.inner, make)
+        file.held = self._held(node, waiter)
         try:
             if base is None:
                 parts.overlay.add_file(node.item, node.inner)
@@ -111,6 +114,12 @@ class Opening:
             self._parts.rights.require_change(node, file.base, waiter)
         else:
             self._parts.rights.require_create(node, waiter)
+        file.held = self._held(node, waiter)
         if flags & os.O_TRUNC:
             file.begin_empty(waiter)
             self._parts.changed(file)
+
+    def _held(self, node: Node, waiter: Waiter) -> bool:
+        """Whether nothing may be sent before the end: it could not be taken back."""
+        parts = self._parts
+        return parts.write_back and not parts.rights.seems("delete", node, waiter)

@@ -10,9 +10,11 @@ from xnatfs.fs.parts import Parts
 
 def status(parts: Parts, mount: str) -> dict[str, Any]:
     """What ``xnatfs status --json`` shows (JSON-able)."""
+    login = parts.session.credentials
     return {
         "server": parts.session.url,
         "user": parts.session.user,
+        "login": {"source": login.source, "expires": login.expires},
         "mount": mount,
         "path": parts.settings.view.path,
         "started": parts.started,

@@ -13,13 +13,21 @@ from typing import TypeVar
 
 from xnatfs.cache.store import Store
 from xnatfs.config import Settings
-from xnatfs.download.reader import Downloads
-from xnatfs.errors import NotFound, ServerFault, Stale, XnatfsError
+from xnatfs.download.reader import Downloads, Reader
+from xnatfs.errors import (
+    Interrupted,
+    NotFound,
+    ServerFault,
+    SpaceProblem,
+    Stale,
+    XnatfsError,
+)
 from xnatfs.fs.appearance import Appearance
 from xnatfs.fs.files import Files
+from xnatfs.fs.neighbours import siblings_of
 from xnatfs.fs.openfile import OpenFile
 from xnatfs.fs.rights import Rights
-from xnatfs.fs.states import Source
+from xnatfs.fs.states import Reading
 from xnatfs.fs.values import ReadFailure
 from xnatfs.model.entities import Head, Item, RemoteFile
 from xnatfs.model.versions import Version
@@ -27,10 +35,13 @@ from xnatfs.rest.archive import Archive
 from xnatfs.rest.session import Session
 from xnatfs.rest.transfer import Transfer
 from xnatfs.tree.listings import Listings
-from xnatfs.tree.namespace import Namespace
+from xnatfs.tree.namespace import Namespace, Node
 from xnatfs.tree.overlay import Overlay
+from xnatfs.tree.sharing import Sharing
+from xnatfs.upload.groups import GroupCommit
+from xnatfs.upload.outbox import Outbox
 from xnatfs.upload.receipts import Receipts
-from xnatfs.upload.record import Target
+from xnatfs.upload.record import Base, Target
 from xnatfs.upload.spool import Spool
 from xnatfs.upload.upload import Upload
 from xnatfs.upload.uploader import Uploader
@@ -71,16 +82,19 @@ class Parts:
         self.senders = Workers(settings.server.connections + SPARE_WORKERS, "xnatfs-send")
         self.archive = Archive(session, settings.server.reason)
         self.transfer = Transfer(session, settings.server.reason)
-        self.listings = Listings(self.archive, self.workers, limits)
+        self.store = Store(settings.store, store_key(session.url, session.user))
+        sharing = Sharing(self.store.shelf, self.store.claims, self._gone, offline=False)
+        self.listings = Listings(self.archive, self.workers, limits, sharing)
         self.overlay = Overlay()
         self.names = Namespace(self.listings, self.overlay, limits, settings.view.scan_names)
-        self.store = Store(settings.store, store_key(session.url, session.user))
-        self.downloads = Downloads(self.store, self.workers, limits, settings.store.verify)
+        self.downloads = Downloads(self.store, self.workers, limits, settings.store)
         self.receipts = Receipts(settings.state_folder, session.url, session.user)
         self.spool = Spool(settings.spool, session.url, session.user, mount)
         self.uploader = Uploader(
-            self.archive, self.transfer, self.receipts, limits, self._on_listing
+            self.archive, self.transfer, self.receipts, limits, self._on_listing, self._on_stored
         )
+        self.outbox = Outbox(self.uploader, self.senders, limits)
+        self._groups = GroupCommit(settings.spool.folder)
         self.rights = Rights(
             settings.policy, self.listings, self.archive, self.receipts, self.run, limits
         )
@@ -105,7 +119,7 @@ class Parts:
 
     # -- states.Ways
 
-    def open_source(self, resource: Item, version: Version, label: str) -> Source:
+    def open_source(self, resource: Item, version: Version, label: str) -> Reader:
         """A way to read a version: the store, and the server behind it."""
         # All parts of one opening are of one version: what the first reply said counts.
         modified = version.modified
@@ -130,7 +144,8 @@ class Parts:
             modified = modified or head.modified
             return head
 
-        return self.downloads.open(version, fetch, label)
+        siblings = siblings_of(self, resource, label.removesuffix(version.path))
+        return self.downloads.open(version, fetch, label, siblings)
 
     def new_upload(
         self,
@@ -141,7 +156,17 @@ class Parts:
         old: Iterator[bytes] | None,
     ) -> Upload:
         """An upload in the spool, with ``old`` as its first content."""
-        target = Target(
+        return self.spool.new(self._target(resource, path, label), base, old)
+
+    def readdress(
+        self, upload: Upload, resource: Item, path: str, label: str, base: Version | None
+    ) -> None:
+        """What is in the spool goes to another name."""
+        target = self._target(resource, path, label)
+        upload.readdress(target, None if base is None else Base.of(base))
+
+    def _target(self, resource: Item, path: str, label: str) -> Target:
+        return Target(
             server=self.session.url,
             account=self.session.user,
             labels=label,
@@ -149,23 +174,83 @@ class Parts:
             resource_id=resource.id,
             path=path,
         )
-        return self.spool.new(target, base, old)
 
-    def send(self, resource: Item, upload: Upload, waiter: Waiter) -> RemoteFile:
-        """Seal and send an upload; the names show it at once."""
+    @property
+    def write_back(self) -> bool:
+        """Whether a close is content with the spool."""
+        return self.settings.spool.write_back
+
+    def seal(self, upload: Upload) -> None:
+        """The content is complete; within seconds it survives a power loss."""
         upload.seal()
+        self._groups.add(upload)
         if upload.read(DICOM_MARK_AT, len(DICOM_MARK)) == DICOM_MARK:
             log.warning(
                 "%s: DICOM that is written into the archive goes past the site's anonymisation",
                 upload.record.target.labels,
             )
+
+    def send(self, resource: Item, upload: Upload, waiter: Waiter) -> RemoteFile:
+        """Send an upload; the names show it at once."""
+        self.seal(upload)
         row = self.uploader.send(upload, resource, waiter)
-        self.listings.own_file(resource, row.path, row)
         self.overlay.remove_file(resource, row.path)
+        self._count_sent(upload.size)
+        return row
+
+    def post(self, file: OpenFile) -> None:
+        """Send a sealed file in the background."""
+        self.outbox.post(file)
+
+    def decided(self, file: OpenFile) -> None:
+        """A file that was sent in the background is on the server, or never will be."""
+        state = file.state
+        ends = self.files.decided(file)
+        if isinstance(state, Reading):
+            self._count_sent(state.version.size)
+        if ends or isinstance(state, Reading):
+            self.overlay.remove_file(file.resource, file.path)
+
+    def look(self, resource: Item, upload: Upload, waiter: Waiter) -> RemoteFile | None:
+        """Whether the server has an upload whose answer was lost."""
+        what = f"a look at {upload.record.target.labels}"
+        row = self.run(lambda worker: self.uploader.look(upload, resource, worker), what, waiter)
+        if row is not None:
+            self.overlay.remove_file(resource, row.path)
+            self._count_sent(upload.size)
+        return row
+
+    def find_room(self, change: Callable[[], T], waiter: Waiter) -> T:
+        """Make a change in the spool, as often as what leaves it makes room.
+
+        Raises: what ``change`` raises when nothing leaves it any more.
+        """
+        while True:
+            try:
+                return change()
+            except SpaceProblem as error:
+                if not self._make_room(waiter):
+                    raise error from None
+
+    def _make_room(self, waiter: Waiter) -> bool:
+        """Wait until uploads have left the spool; False when none does."""
+        owed = self.uploader.owed()
+        try:
+            if self.outbox.make_progress(waiter):
+                return True
+            if owed:
+                self.run(self.uploader.settle, "room in the spool", waiter)
+        except Interrupted:
+            raise
+        except XnatfsError as error:
+            log.info("no room in the spool: %s", error)
+            return False
+        return self.uploader.owed() < owed
+
+    def _count_sent(self, size: int) -> None:
         with self._mu:
             self.sent_files += 1
-            self.sent_bytes += upload.size
-        return row
+            self.sent_bytes += size
 
     def submit(self, work: Callable[[], None]) -> Future[None]:
         """Run on a sender."""
@@ -179,8 +264,25 @@ class Parts:
             return row
         head = self._head(resource, row, waiter)
         full = replace(row, size=head.size or 0)
-        self.listings.own_file(resource, row.path, full)
+        self.listings.learned(resource, full)
         return full
+
+    def size(self, node: Node, waiter: Waiter) -> int:
+        """Bytes of a file; whoever is told them opens the version that has them.
+
+        Raises: NotFound: it is gone.
+        """
+        file = self.files.find(node.item, node.inner)
+        if file is not None:
+            return file.size
+        if node.file is None:
+            # It was only here, and has arrived at the server meanwhile.
+            node = self.names.lookup(node.path, waiter)
+        if node.file is None:
+            raise NotFound(f"{node.path} is gone")
+        row = self.sized(node.item, node.file, waiter)
+        self.files.told(node.path, row)
+        return row.size or 0
 
     def version(self, resource: Item, row: RemoteFile, waiter: Waiter) -> Version:
         """The version that a row of a listing means; a HEAD where there is no digest.
@@ -242,12 +344,14 @@ class Parts:
                 raise Stale(f"{label} was changed on the server meanwhile; it is left there")
             self.archive.delete_file(resource, path, before, waiter)
             self.uploader.removed(resource, path)
+            self.listings.own_file(resource, path, None)
             asked = time.monotonic()
             after = self.archive.files(resource, waiter)
+            # In its turn: a file that gets the name next must keep its own receipt.
+            self.receipts.remove(resource.id, path)
         self.overlay.keep_folders(resource, path)
         self.listings.put_files(resource, after, asked)
         left = {row.path for row in after}
-        self.receipts.remove(resource.id, path)
         lost = sorted(row.path for row in before if row.path not in left and row.path != path)
         if lost:
             raise ServerFault(f"removing {label} also removed {', '.join(lost)}")
@@ -282,6 +386,14 @@ class Parts:
         """The files that could not be read, in the order of the first failures."""
         with self._mu:
             return list(self._failures.values())
+
+    def _gone(self, row: RemoteFile) -> None:
+        """A listing does not show a file any more that it showed before."""
+        version = Version(row.resource_id, row.path, row.size or 0, row.digest, row.modified)
+        self.store.discard(version)
+
+    def _on_stored(self, resource: Item, row: RemoteFile) -> None:
+        self.listings.own_file(resource, row.path, row)
 
     def _on_listing(self, resource: Item, rows: list[RemoteFile]) -> None:
         # Made within the resource's turn: no change of ours to it is later than the listing.

@@ -6,8 +6,10 @@ and the old name deleted exactly: XNAT has no rename (R§5.1).
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from xnatfs.config import MIB
-from xnatfs.errors import AlreadyExists, CrossResource, IsAFolder, Protected
+from xnatfs.errors import CrossResource, IsAFolder, Protected
 from xnatfs.fs.names import NameClass, classify
 from xnatfs.fs.openfile import OpenFile
 from xnatfs.fs.parts import Parts
@@ -23,7 +25,7 @@ from xnatfs.waiting import Waiter
 
 def rename(
     parts: Parts, source: Node, folder: Node, name: str, target: Node | None, waiter: Waiter
-) -> None:
+) -> bool:
     """Rename a file.
 
     Args:
@@ -33,6 +35,9 @@ def rename(
         name: its new file name there.
         target: what stands there now, or None.
         waiter: the limits of the caller's wait.
+
+    Returns: False: source or target was only here and has arrived at the server meanwhile;
+        nothing has changed, look again.
 
     Raises: CrossResource (``mv`` copies instead), Protected, NotPermitted, what an upload or a
         delete raises.
@@ -47,21 +52,36 @@ def rename(
     name_class = classify(name)
     if name_class is NameClass.REAL:
         check_new_file(path)
-    base = _replaced(parts, target, waiter) or reclaim(parts, resource, path, waiter)
-    file = parts.files.find(resource, source.inner)
-    if source.file is None:
-        if file is None:
-            raise AlreadyExists(f"{source.path} is on its way to the server")
-        _move_local(parts, resource, file, path, label, name_class, base, waiter)
-    elif name_class is NameClass.REMOVED:
-        _hide(parts, source, resource, path, label, waiter)
-    elif name_class is NameClass.REAL:
-        _move_remote(parts, source, resource, path, label, base, waiter)
-    else:
+    if source.file is not None and name_class not in (NameClass.REAL, NameClass.REMOVED):
         raise Protected(
             f"{source.path} is on the server and {name} is a name that never goes there: "
             "rename it to another name, or copy it"
         )
+    file = parts.files.find(resource, source.inner)
+    replaced = _local(parts, target)
+    if source.file is None and file is None:
+        return False
+    if target is not None and target.file is None and replaced is None:
+        return False
+    with ExitStack() as turns:
+        if replaced is not None and not turns.enter_context(replaced.stepping_aside(waiter)):
+            return False
+        base = _replaced(parts, target, waiter) or reclaim(parts, resource, path, waiter)
+        if source.file is None:
+            assert file is not None
+            if not _move_local(parts, resource, file, path, label, name_class, base, waiter):
+                return False
+        elif name_class is NameClass.REMOVED:
+            _hide(parts, source, resource, path, label, waiter)
+        else:
+            _move_remote(parts, source, resource, path, label, base, waiter)
+            parts.overlay.remove_file(resource, path)
+        if replaced is not None:
+            replaced.give_up()
+            parts.files.drop(replaced)
+    if file is not None and source.file is None:
+        _send_off(parts, resource, file, name_class, waiter)
+    return True
 
 
 def reclaim(parts: Parts, resource: Item, path: str, waiter: Waiter) -> Version | None:
@@ -70,24 +90,24 @@ def reclaim(parts: Parts, resource: Item, path: str, waiter: Waiter) -> Version 
     Returns: the server's version, which whatever comes there replaces; None when there is none.
     """
     for file in parts.files.all():
-        if file.resource == resource and file.removes == path:
-            file.detach(waiter)
-            file.removes = ""
+        same = file.resource.address == resource.address and file.removes == path
+        if same and file.take_back(waiter):
             parts.overlay.unhide(resource, path)
             return file.base
     return None
 
 
-def _replaced(parts: Parts, target: Node | None, waiter: Waiter) -> Version | None:
-    """The server's version that the rename replaces; a local target is given up."""
+def _local(parts: Parts, target: Node | None) -> OpenFile | None:
+    """What is only here and called as the target, or waits to replace it on the server."""
     if target is None or target.resource is None:
         return None
-    if target.file is None:
-        local = parts.files.find(target.resource, target.inner)
-        if local is not None:
-            local.give_up()
-            parts.files.drop(local)
-        parts.overlay.remove_file(target.resource, target.inner)
+    file = parts.files.find(target.resource, target.inner)
+    return file if file is not None and (target.file is None or file.waits) else None
+
+
+def _replaced(parts: Parts, target: Node | None, waiter: Waiter) -> Version | None:
+    """The server's version that the rename replaces."""
+    if target is None or target.resource is None or target.file is None:
         return None
     version = parts.version(target.resource, target.file, waiter)
     parts.rights.require_change(target, version, waiter)
@@ -103,21 +123,33 @@ def _move_local(
     name_class: NameClass,
     base: Version | None,
     waiter: Waiter,
-) -> None:
-    old = file.path
-    file.readdress(path, label, base, waiter)
+) -> bool:
+    """Rename what is only here; False: the server has got it under its old name meanwhile."""
+    old, local_only = file.path, file.local_only
+    # Before it waits under its new name: a temporary one never goes.
+    file.local_only = name_class is not NameClass.REAL
+    if not file.readdress(path, label, base, waiter):
+        file.local_only = local_only
+        return False
     if base is None:
         parts.overlay.add_file(resource, path)
     parts.files.move(file, path, label)
     parts.appearance.move(resource, old, path)
     parts.overlay.remove_file(resource, old)
-    file.local_only = name_class is not NameClass.REAL
-    if name_class is NameClass.REAL and not parts.files.is_open(file):
-        try:
-            file.send(waiter)
-        finally:
-            parts.files.drop(file)
-            parts.overlay.remove_file(resource, path)
+    return True
+
+
+def _send_off(
+    parts: Parts, resource: Item, file: OpenFile, name_class: NameClass, waiter: Waiter
+) -> None:
+    """What nobody has open is complete: under a real name it goes."""
+    if name_class is not NameClass.REAL or parts.files.is_open(file):
+        return
+    try:
+        file.send_off(waiter)
+    finally:
+        if parts.files.decided(file):
+            parts.overlay.remove_file(resource, file.path)
 
 
 def _hide(

@@ -16,6 +16,7 @@ from cachetools import TTLCache
 from xnatfs.config import Limits, Policy
 from xnatfs.errors import NotPermitted, Protected, ReadOnly
 from xnatfs.model.entities import Item
+from xnatfs.model.levels import Level
 from xnatfs.model.versions import Version
 from xnatfs.rest.archive import Archive
 from xnatfs.tree.listings import Listings
@@ -100,6 +101,14 @@ class Rights:
             raise Protected(
                 f"{node.path} was not made by you through xnatfs: removing it needs --allow-delete"
             )
+
+    def require_creation(self, level: Level, node: Node, name: str) -> None:
+        """Our own policy lets objects of a level be made, or raise.
+
+        Raises: Protected.
+        """
+        if not self._policy.allow_create:
+            raise Protected(f"{node.path}/{name}: making a {level.name} needs --allow-create")
 
     def made(self, resource: Item) -> None:
         """Remember that this user made the resource: no probe is needed."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from xnatfs.config import MIB
 from xnatfs.errors import XnatfsError
@@ -14,6 +14,11 @@ from xnatfs.model.entities import Item, RemoteFile
 from xnatfs.model.versions import Version
 from xnatfs.upload.upload import Upload
 from xnatfs.waiting import Waiter
+
+if TYPE_CHECKING:
+    from xnatfs.fs.openfile import OpenFile
+
+T = TypeVar("T")
 
 
 class Source(Protocol):
@@ -29,6 +34,10 @@ class Source(Protocol):
 class Ways(Protocol):
     """What an open file needs of its mount."""
 
+    @property
+    def write_back(self) -> bool:
+        """Whether a close is content with the spool."""
+
     def open_source(self, resource: Item, version: Version, label: str) -> Source:
         """A way to read a version."""
 
@@ -42,11 +51,31 @@ class Ways(Protocol):
     ) -> Upload:
         """An upload in the spool, with ``old`` as its first content."""
 
+    def readdress(
+        self, upload: Upload, resource: Item, path: str, label: str, base: Version | None
+    ) -> None:
+        """What is in the spool goes to another name."""
+
+    def seal(self, upload: Upload) -> None:
+        """The content is complete."""
+
+    def post(self, file: OpenFile) -> None:
+        """Send a sealed file in the background."""
+
+    def decided(self, file: OpenFile) -> None:
+        """A file that was sent in the background is on the server, or never will be."""
+
+    def look(self, resource: Item, upload: Upload, waiter: Waiter) -> RemoteFile | None:
+        """Whether the server has an upload whose answer was lost."""
+
+    def find_room(self, change: Callable[[], T], waiter: Waiter) -> T:
+        """Make a change in the spool, as often as what leaves it makes room."""
+
     def patient(self) -> Waiter:
         """The waiter of work on a worker: as long as it moves."""
 
     def send(self, resource: Item, upload: Upload, waiter: Waiter) -> RemoteFile:
-        """Send a sealed upload and see that the server holds it. On a worker."""
+        """Send an upload and see that the server holds it. On a worker."""
 
     def submit(self, work: Callable[[], None]) -> Future[None]:
         """Run on a worker."""
@@ -62,10 +91,16 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """Its content is in the spool; ``dirty``: the server has not got it yet."""
+    """Its content is in the spool and may still change."""
 
     upload: Upload
-    dirty: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """Its content is complete in the spool; it is sent in the background."""
+
+    upload: Upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +111,7 @@ class Failed:
     error: XnatfsError
 
 
-State = Reading | Writing | Failed
+State = Reading | Writing | Sealed | Failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +126,10 @@ class Handle:
     def writes(self) -> bool:
         """Whether it may write."""
         return self.flags & os.O_ACCMODE != os.O_RDONLY
+
+    def is_inherited_by(self, pid: int) -> bool:
+        """Whether a process closes only a copy of it: the opener, another one, still lives."""
+        return bool(pid) and self.opener not in (0, pid) and _lives(self.opener)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +152,12 @@ def pieces(source: Source, size: int, waiter: Waiter) -> Iterator[bytes]:
     for offset in range(0, size, MIB):
         yield source.read(offset, min(MIB, size - offset), waiter)
         waiter.progress()
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process exists (a zombie, which has closed its files, does not count)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return stat.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except (OSError, IndexError):
+        return False

@@ -26,6 +26,7 @@ from typing import Any
 
 from xnatfs.config import make_private
 from xnatfs.errors import BadReply, DiskFault, TimedOut
+from xnatfs.fuse.private import mount_space
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ class Record:
     log: str
     # How long it may go on sending after it is unmounted. Seconds.
     drain_s: float
+    # The mount namespace it is mounted in.
+    space: str = ""
     # Seconds since the epoch; 0 as long as the mount did not end by itself.
     ended: float = 0.0
     # What it left: rows of uploads that did not arrive, files that could not be read.
@@ -62,6 +65,11 @@ class Record:
     def here(self) -> bool:
         """Whether the mount is on this machine; a home folder may be shared by many."""
         return self.host == socket.gethostname()
+
+    @property
+    def seen(self) -> bool:
+        """Whether this process sees the mount: that of ``run`` only its command does."""
+        return self.here and self.space in ("", mount_space())
 
 
 def _folder(state_folder: Path) -> Path:
@@ -109,11 +117,11 @@ def records(state_folder: Path) -> list[Record]:
 
 
 def record_of(state_folder: Path, mountpoint: Path) -> Record | None:
-    """The record of the latest mount at an (absolute) mount point of this machine."""
+    """The record of the latest mount that this process sees at an (absolute) mount point."""
     found = [
         record
         for record in records(state_folder)
-        if record.here and record.mountpoint == str(mountpoint)
+        if record.seen and record.mountpoint == str(mountpoint)
     ]
     return found[-1] if found else None
 

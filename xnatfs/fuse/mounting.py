@@ -30,6 +30,7 @@ from xnatfs.waiting import Waiter
 log = logging.getLogger(__name__)
 
 Connect = Callable[[Waiter], FileSystem]
+Tell = Callable[[dict[str, Any]], None]
 
 # How long a child may take to clean up after its command was interrupted.
 _CLEAN_UP_S = 3.0
@@ -72,11 +73,18 @@ def in_background(connect: Connect, settings: Settings, plan: Plan) -> str:
     if plan.log_file is None:
         raise FuseUnusable("a mount in the background needs a log file")
     _forget_the_ended(settings.state_folder, plan.mountpoint)
-    inherited = _open_files()
+    inherited = open_files()
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        _be_the_child(connect, settings, plan, inherited | {reading}, writing)
+
+        def tell(report: dict[str, Any]) -> None:
+            with suppress(OSError):  # the command was killed meanwhile: the mount stays
+                os.write(writing, json.dumps(report).encode())
+                os.close(writing)
+
+        os.setsid()
+        be_the_mount(connect, settings, plan, inherited | {reading}, tell)
     os.close(writing)
     try:
         with open(reading, "rb") as pipe:
@@ -95,25 +103,27 @@ def _serve(
     hold_signals()
     try:
         fs.adopt(Waiter(total_s=budget))
+        fs.recover()
         Serving(fs, settings, plan, ready).run()
     except BaseException:
         fs.close()
         raise
 
 
-def _be_the_child(
-    connect: Connect, settings: Settings, plan: Plan, inherited: set[int], pipe: int
+def be_the_mount(
+    connect: Connect, settings: Settings, plan: Plan, inherited: set[int], tell: Tell
 ) -> NoReturn:
-    """The process that stays; it leaves only through ``os._exit``."""
+    """In a process that was forked for it: serve; it leaves only through ``os._exit``.
 
-    def tell(**report: str) -> None:
-        with suppress(OSError):  # the command was killed meanwhile: the mount stays
-            os.write(pipe, json.dumps(report).encode())
-            os.close(pipe)
-
+    Args:
+        connect: logs in.
+        settings: all of them.
+        plan: how to mount; with a log file.
+        inherited: descriptors to close, from ``open_files`` before the fork.
+        tell: hears ``user`` when the mount is there; ``error`` and ``message`` when it fails.
+    """
     log_size = 0
     try:
-        os.setsid()
         _let_go(inherited)
         assert plan.log_file is not None
         log_size = _to_log(plan.log_file)
@@ -121,19 +131,20 @@ def _be_the_child(
         # Should C code crash, the log says where we were.
         faulthandler.enable()
         os.chdir("/")
-        _serve(connect, settings, plan, lambda user: tell(user=user))
+        _serve(connect, settings, plan, lambda user: tell({"user": user}))
     except FuseUnusable as error:
-        tell(error=type(error).__name__, message=f"{error}{_said(plan.log_file, log_size)}")
+        said = _said(plan.log_file, log_size)
+        tell({"error": type(error).__name__, "message": f"{error}{said}"})
     except XnatfsError as error:
-        tell(error=type(error).__name__, message=str(error))
+        tell({"error": type(error).__name__, "message": str(error)})
     except BaseException as error:
         log.exception("the mount failed")
-        tell(error="XnatfsError", message=f"unexpected {error!r}; see {plan.log_file}")
+        tell({"error": "XnatfsError", "message": f"unexpected {error!r}; see {plan.log_file}"})
     finally:
         os._exit(1)
 
 
-def _open_files() -> set[int]:
+def open_files() -> set[int]:
     """Descriptors beyond stderr that the command was started with.
 
     A daemon that keeps them keeps the lock of a job script, or the pipe of ``$(…)``, for ever.
@@ -196,10 +207,15 @@ def _understand(report: bytes, plan: Plan) -> str:
         raise FuseUnusable(
             f"{plan.mountpoint}: the mount died while it started; see {plan.log_file}"
         ) from None
-    if "error" not in words:
-        return str(words["user"])
-    kind = getattr(errors, words["error"], XnatfsError)
-    raise kind(words["message"])
+    raise_told(words)
+    return str(words["user"])
+
+
+def raise_told(words: dict[str, Any]) -> None:
+    """Raise the error of another process, if it told one."""
+    if "error" in words:
+        kind = getattr(errors, words["error"], XnatfsError)
+        raise kind(words["message"])
 
 
 def _forget_the_ended(state_folder: Path, mountpoint: Path) -> None:

@@ -22,18 +22,24 @@ _FUSE_CONF = Path("/etc/fuse.conf")
 _CAP_SYS_ADMIN = 21
 
 
-def check(*, allow_other: bool) -> None:
+def check(*, allow_other: bool, private: bool = False) -> None:
     """Stop before a mount that cannot work.
+
+    Args:
+        allow_other: whether other users are to be let in.
+        private: in a namespace where this process may mount by itself, without fusermount.
 
     Raises: FuseUnusable: the first problem, with its remedy.
     """
-    for problem in problems(allow_other=allow_other):
+    for problem in problems(allow_other=allow_other, private=private):
         raise FuseUnusable(problem)
 
 
-def problems(*, allow_other: bool) -> list[str]:
+def problems(*, allow_other: bool, private: bool = False) -> list[str]:
     """Everything that keeps FUSE from working here, each with its remedy; empty: nothing does."""
-    found = [_library(), _device(), _fusermount(), _others() if allow_other else ""]
+    found = [_library(), _device()]
+    if not private:
+        found += [_fusermount(), _others() if allow_other else ""]
     return [problem for problem in found if problem]
 
 

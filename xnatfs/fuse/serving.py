@@ -15,18 +15,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from xnatfs.config import Settings
-from xnatfs.errors import FuseUnusable, XnatfsError
+from xnatfs.errors import FuseUnusable, WaitEnded, XnatfsError
 from xnatfs.fs.filesystem import FileSystem
 from xnatfs.fuse import binding, control, mounts
 from xnatfs.fuse.operations import Operations
+from xnatfs.fuse.private import mount_space
 from xnatfs.waiting import POLL_S, Waiter
 
 log = logging.getLogger(__name__)
+
+# Told how many uploads are still to come.
+Progress = Callable[[int], None]
 
 # fs.close() may log out at the server; nobody waits longer than this for it.
 _CLOSE_S = 5.0
@@ -59,8 +64,11 @@ class Plan:
     foreground: bool = False
     log_file: Path | None = None
     log_level: str = "info"
-    # The exit status of a mount in the foreground.
+    # Hears the last word; its value is the exit status of the process.
     farewell: Callable[[Farewell], int] = lambda _farewell: 0
+    # Decides, on a thread of its own, when the mount ends, and calls ``Serving.end``. None: a
+    # signal ends it, or whoever unmounts it.
+    attend: Callable[[Serving], None] | None = None
 
 
 # Asked to end; the last only says so where there is a terminal.
@@ -122,6 +130,7 @@ class Serving:
             socket=str(self._control.path),
             log=str(plan.log_file or ""),
             drain_s=settings.limits.drain_s,
+            space=mount_space(),
         )
 
     def run(self) -> NoReturn:
@@ -129,7 +138,9 @@ class Serving:
 
         Raises: FuseUnusable: nothing was mounted.
         """
-        threading.Thread(target=self._wait_for_signals, name="signals", daemon=True).start()
+        attend = self._plan.attend or Serving._wait_for_signals
+        attending = threading.Thread(target=attend, args=(self,), name="attend", daemon=True)
+        attending.start()
         failed = ""
         try:
             self._libfuse.serve(
@@ -144,7 +155,29 @@ class Serving:
         if failed:
             log.error("%s", failed)
         self._loop_ended.set()
-        self._finish(time.monotonic() + self._settings.limits.drain_s)
+        if self._plan.attend:
+            attending.join()  # which ends the process
+        self._finish(Waiter(total_s=self._settings.limits.drain_s))
+
+    def end(
+        self, waiter: Waiter, patience: Waiter, progress: Progress = lambda _pending: None
+    ) -> NoReturn:
+        """Take the mount away, send what is left, say the last word, end the process.
+
+        Args:
+            waiter: how long to go on sending.
+            patience: how long to wait for who still works in the mount.
+            progress: told the number of uploads still to come.
+        """
+        try:
+            # Nobody new gets in; what is open is served on.
+            mounts.unmount(self._plan.mountpoint, lazy=True)
+        except XnatfsError as error:
+            log.log(logging.DEBUG if self._loop_ended.is_set() else logging.WARNING, "%s", error)
+        with suppress(WaitEnded):
+            while self._operations.busy() and not self._loop_ended.wait(POLL_S):
+                patience.check("the end of all work in the mount")
+        self._finish(waiter, progress)
 
     def _ready(self) -> None:
         """The kernel has the mount. An error here cannot reach it: the mount ends itself."""
@@ -155,6 +188,7 @@ class Serving:
             # Without its socket a mount still serves; only the commands cannot reach it.
             log.error("%s", error)
         self._mounted.set()
+        threading.Thread(target=self._keep_login, name="login", daemon=True).start()
         log.info("mounted %s at %s", self._record.server, self._record.mountpoint)
         self._tell_ready(self._record.user)
 
@@ -171,26 +205,41 @@ class Serving:
 
     def _drain_for_umount(self, request: control.Message, say: control.Say) -> bool:
         """Send what is left, with progress; the command then takes the mount away."""
-        if self._operations.writing():
+        if self._plan.attend or self._operations.writing():
             say({"in_use": True})
             return False
         wait = request.get("wait")
         waiter = Waiter(total_s=None if wait is None else float(wait))
-        draining = threading.Thread(target=self._drain, args=(waiter,), name="drain", daemon=True)
-        draining.start()
-        while draining.is_alive():
-            draining.join(_PROGRESS_S)
-            say({"pending": len(self._fs.pending())})
+        self._drain(waiter, lambda pending: say({"pending": pending}))
         say({"drained": True})
         return True
 
     def _end(self, _request: control.Message, _say: control.Say) -> bool:
         """The mount was taken away; a copy in some container's namespace must not keep us."""
-        self._finish(time.monotonic() + self._settings.limits.drain_s)
+        if not self._plan.attend:
+            self._finish(Waiter(total_s=self._settings.limits.drain_s))
+        return False
+
+    def _keep_login(self) -> None:
+        """Renew a stored login while the mount lives; an idle one would lose it."""
+        budget = self._settings.limits.io_timeout_s
+        again = 0.0
+        while not self._loop_ended.wait(again):
+            try:
+                again = self._fs.keep_login(Waiter(total_s=budget))
+            except XnatfsError as error:
+                log.info("the login was not looked after: %s", error)
 
     # the end
 
-    def _drain(self, waiter: Waiter) -> None:
+    def _drain(self, waiter: Waiter, progress: Progress) -> None:
+        sending = threading.Thread(target=self._send, args=(waiter,), name="drain", daemon=True)
+        sending.start()
+        while sending.is_alive():
+            sending.join(_PROGRESS_S)
+            progress(len(self._fs.pending()))
+
+    def _send(self, waiter: Waiter) -> None:
         try:
             self._fs.drain(waiter)
         except XnatfsError as error:
@@ -202,21 +251,13 @@ class Serving:
             self._fs.refresh("/")
         # A second one while the first is being obeyed ends it at once.
         threading.Thread(target=self._end_now, name="signals-2", daemon=True).start()
-        until = time.monotonic() + self._settings.limits.drain_s
+        drain_s = self._settings.limits.drain_s
+        waiter = Waiter(total_s=drain_s)
         if not self._mounted.is_set():
-            self._finish(until)
+            self._finish(waiter)
         log.info("asked to end")
-        try:
-            # Nobody new gets in; what is open is served on.
-            mounts.unmount(self._plan.mountpoint, lazy=True)
-        except XnatfsError as error:
-            log.warning("%s", error)
         # Half of the time for who still writes: the other half sends what they wrote.
-        patience = time.monotonic() + self._settings.limits.drain_s / 2
-        while self._operations.busy() and time.monotonic() < patience:
-            if self._loop_ended.wait(POLL_S):
-                break
-        self._finish(until)
+        self.end(waiter, Waiter(total_s=drain_s / 2))
 
     def _end_now(self) -> None:
         while signal.sigwait(_SIGNALS) == signal.SIGHUP:
@@ -224,15 +265,15 @@ class Serving:
         log.warning("asked twice: what was not sent stays in the spool")
         os._exit(1)
 
-    def _finish(self, until: float) -> NoReturn:
-        """Drain until then (monotonic seconds), report, end the process."""
+    def _finish(self, waiter: Waiter, progress: Progress = lambda _pending: None) -> NoReturn:
+        """Drain, report, end the process."""
         if not self._last.acquire(blocking=False):
             # Another thread is at it and ends the process.
             while True:
                 time.sleep(_CLOSE_S)
         code = 1
         try:
-            self._drain(Waiter(total_s=max(0.0, until - time.monotonic())))
+            self._drain(waiter, progress)
             self._operations.give_up()
             last = self._last_word()
             closing = threading.Thread(target=self._fs.close, name="close", daemon=True)

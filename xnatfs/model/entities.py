@@ -52,6 +52,8 @@ class RemoteFile:
     format: str = ""
     content: str = ""
     tags: str = ""
+    # ``Last-Modified`` as the server said it once; "" as long as nobody asked. No listing has it.
+    modified: str = ""
 
 
 @dataclass(frozen=True, slots=True)

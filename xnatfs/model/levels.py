@@ -41,6 +41,11 @@ class Level:
     category: str = ""
     # The object that is asked for the resources of an object of this level (R§1.3).
     resources_at: str = ""
+    # Address at which an object is made, by PUT; as ``address``, with "{project}" the project's
+    # address. Empty: objects are not made through a mount (R§5.3).
+    made_at: str = ""
+    # The setting (of ``config.Policy``) with the data type of a new object; "" where it has one.
+    made_as: str = ""
     # Whether objects have ``in`` resources too: what they were made from (R§1.2).
     inputs: bool = False
     # Extended attributes: name below ``user.xnat.`` and the column it shows.
@@ -79,6 +84,7 @@ SUBJECT = Level(
     columns=("ID", "project", "label", "insert_date", "insert_user"),
     holds=("experiments", "resources"),
     resources_at="subject",
+    made_at="{parent}/subjects/{id}",
     attributes={"project": "project", "insert_user": "insert_user"},
     time_column="insert_date",
 )
@@ -105,6 +111,8 @@ EXPERIMENT = Level(
     holds=("scans", "assessors", "reconstructions", "resources"),
     category="resources",
     resources_at="experiment",
+    made_at="{project}{parent}/experiments/{id}",
+    made_as="session_type",
     attributes={
         "xsi_type": "xsiType",
         "date": "date",
@@ -126,6 +134,8 @@ SCAN = Level(
     holds=("resources",),
     category="scans",
     resources_at="experiment",
+    made_at="{parent}/scans/{id}",
+    made_as="scan_type",
     attributes={
         "type": "type",
         "quality": "quality",

@@ -103,56 +103,102 @@ def parent_of(path: str) -> str:
 
 @dataclass(slots=True)
 class FolderTree:
-    """One folder below ``files``: its sub-folders and files by file name."""
+    """One folder below ``files``: its sub-folders and files by file name.
+
+    A file ``a`` beside a folder ``a`` is ``a~file``. A change costs what the path is long, not
+    what the folder holds, unless such names are among it.
+    """
 
     # Path of this folder below ``files`` as the server has it; "" for the root.
     path: str = ""
     folders: dict[str, FolderTree] = field(default_factory=dict)
     files: dict[str, RemoteFile] = field(default_factory=dict)
+    # How many files have another name than their own, which somebody else has.
+    _displaced: int = 0
 
-    def folder(self, part: str) -> FolderTree:
-        """The sub-folder that the server calls ``part``; made when it is not there yet."""
-        name = encode_name(part)
-        if name not in self.folders:
-            self.folders[name] = FolderTree(join(self.path, part))
-        return self.folders[name]
+    def put(self, row: RemoteFile) -> None:
+        """Add a file to the root of a resource, or replace the one of the same path."""
+        *above, name = _parts_of(row)
+        folder = self
+        for part in above:
+            folder = folder._folder(part)
+        folder._place(name, row)
+
+    def remove(self, row: RemoteFile) -> None:
+        """Take a file away from the root of a resource, with the folders that it leaves empty."""
+        *above, part = _parts_of(row)
+        way = [self]
+        for name in above:
+            below = way[-1].folders.get(encode_name(name))
+            if below is None:
+                return
+            way.append(below)
+        folder = way.pop()
+        name = folder._name_of(part, row)
+        if folder.files.pop(name, None) is not None:
+            folder._settle()
+        while way and not folder.files and not folder.folders:
+            del way[-1].folders[encode_name(above.pop())]
+            folder = way.pop()
+            folder._settle()
 
     def at(self, parts: Iterable[str]) -> FolderTree | None:
-        """The folder that the parts lead to, or None."""
+        """The folder that the parts, as file names, lead to, or None."""
         folder: FolderTree | None = self
         for part in parts:
             folder = folder.folders.get(part) if folder is not None else None
         return folder
 
+    def _folder(self, part: str) -> FolderTree:
+        """The sub-folder that the server calls ``part``; made when it is not there yet."""
+        name = encode_name(part)
+        folder = self.folders.get(name)
+        if folder is None:
+            folder = self.folders[name] = FolderTree(join(self.path, part))
+            if (row := self.files.pop(name, None)) is not None:
+                self._place(_parts_of(row)[-1], row)
+        return folder
+
+    def _name_of(self, part: str, row: RemoteFile) -> str:
+        """The name that a file has here, or would get."""
+        name = encode_name(part)
+        there = self.files.get(name)
+        if name not in self.folders and (there is None or there.path == row.path):
+            return name
+        if self._displaced:
+            for other, file in self.files.items():
+                if file.path == row.path:
+                    return other
+        if name in self.folders:
+            name = encode_name(f"{name}~file")
+        while name in self.files or name in self.folders:
+            name = encode_name(f"{name}~")
+        return name
+
+    def _place(self, part: str, row: RemoteFile) -> None:
+        name = self._name_of(part, row)
+        if name not in self.files and name != encode_name(part):
+            self._displaced += 1
+        self.files[name] = row
+
+    def _settle(self) -> None:
+        """A name has become free: who would have it gets it."""
+        if not self._displaced:
+            return
+        rows, self.files, self._displaced = list(self.files.values()), {}, 0
+        for row in rows:
+            self._place(_parts_of(row)[-1], row)
+
 
 def folder_tree(rows: Iterable[RemoteFile]) -> FolderTree:
-    """Build the folders of a resource from the paths of its files, in the order received.
-
-    Empty path segments (``a//b``) cannot be shown as folders; such a file is shown in the root
-    of the resource under its encoded full path.
-    """
+    """Build the folders of a resource from the paths of its files, in the order received."""
     root = FolderTree()
     for row in rows:
-        parts = row.path.split("/")
-        if not all(parts):
-            parts = [row.path]
-        folder = root
-        for part in parts[:-1]:
-            folder = folder.folder(part)
-        name = encode_name(parts[-1])
-        while name in folder.files:
-            name = encode_name(f"{name}~")
-        folder.files[name] = row
-    _part_files_from_folders(root)
+        root.put(row)
     return root
 
 
-def _part_files_from_folders(folder: FolderTree) -> None:
-    for name in folder.files.keys() & folder.folders.keys():
-        row = folder.files.pop(name)
-        other = encode_name(f"{name}~file")
-        while other in folder.files or other in folder.folders:
-            other = encode_name(f"{other}~")
-        folder.files[other] = row
-    for child in folder.folders.values():
-        _part_files_from_folders(child)
+def _parts_of(row: RemoteFile) -> list[str]:
+    """The parts of a path; one with empty parts (``a//b``) is shown in the root, under it all."""
+    parts = row.path.split("/")
+    return parts if all(parts) else [row.path]

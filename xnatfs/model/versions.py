@@ -28,8 +28,14 @@ class Version:
         """The name of this content in the store; safe as a file name, at most 80 bytes."""
         if self.digest:
             return f"{self.digest}-{self.size}"
-        identity = "\0".join((self.resource_id, self.path, str(self.size), self.modified))
-        return f"x{hashlib.sha256(identity.encode()).hexdigest()[:40]}-{self.size}"
+        state = hashlib.sha256(f"{self.size}\0{self.modified}".encode()).hexdigest()[:20]
+        return f"{self.stem}{state}-{self.size}"
+
+    @property
+    def stem(self) -> str:
+        """What the keys of all versions of this file begin with that have no digest."""
+        place = f"{self.resource_id}\0{self.path}".encode("utf-8", "surrogatepass")
+        return f"x{hashlib.sha256(place).hexdigest()[:20]}"
 
     def same_content(self, other: Version) -> bool:
         """Whether both are surely the same bytes."""

@@ -65,6 +65,19 @@ def object_address(level: Level, id_: str, parent: str) -> str:
     return level.address.replace("{parent}", parent).replace("{id}", segment(id_))
 
 
+def new_address(level: Level, label: str, project: str, parent: str) -> str:
+    """Where an object is made by PUT (R§5.3).
+
+    Args:
+        level: the row of its level.
+        label: as ``check_new_object`` lets it pass.
+        project: the project's address.
+        parent: its parent's address.
+    """
+    filled = level.made_at.replace("{project}", project).replace("{parent}", parent)
+    return filled.replace("{id}", segment(label))
+
+
 def is_sendable(address: str) -> bool:
     """Whether ``check`` lets an address pass."""
     return not _UNSENDABLE.search(address) and len(address) <= ADDRESS_MAX
@@ -165,6 +178,19 @@ def check_new_file(path: str) -> None:
         raise BadName(f"{path!r}: XNAT keeps its own files under such names")
     if any(len(part.encode()) > SEGMENT_MAX for part in path.split("/")):
         raise BadName(f"{path!r}: a part of the path is longer than {SEGMENT_MAX} bytes")
+
+
+def check_new_object(label: str) -> None:
+    """Refuse a label of a new subject or session, or the id of a new scan, that may change.
+
+    These are the characters of which XNAT makes no others (R§1.1, R§12.4).
+
+    Raises: BadName, with the reason.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", label) or label in _RESERVED_IDS:
+        raise BadName(f"{label!r}: use letters, digits, '_', '-' for what is made in the archive")
+    if len(label) > LABEL_MAX:
+        raise BadName(f"{label[:40]!r}…: a label is at most {LABEL_MAX} characters")
 
 
 def check_new_label(label: str) -> None:

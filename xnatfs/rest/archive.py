@@ -218,16 +218,7 @@ class Archive:
     def _rows(
         self, address: str, params: Mapping[str, str], waiter: Waiter
     ) -> list[dict[str, str]]:
-        reply = self._session.request(
-            "GET",
-            address,
-            params={"format": "json", **params},
-            waiter=waiter,
-            expects=Expects.LISTING,
-        )
-        if reply.status != 200:
-            raise failed(reply)
-        return replies.rows(reply.content, reply.header("Content-Type"), reply.what)
+        return listing(self._session, address, params, waiter)
 
     # -- rights ----------------------------------------------------------------------------
 
@@ -293,6 +284,26 @@ class Archive:
         if reply.status not in (200, 201):
             raise failed(reply)
 
+    def create(
+        self, level: Level, label: str, parent: Item, project: Item, type_: str, waiter: Waiter
+    ) -> None:
+        """Make a subject, session or scan; the caller has seen that there is none (R§5.3).
+
+        A scan has its id as ``label``; ``type_`` is "" where the level has but one data type.
+
+        Raises: as ``create_resource``.
+        """
+        addresses.check_new_object(label)
+        address = addresses.new_address(level, label, project.address, parent.address)
+        params = {**({"xsiType": type_} if type_ else {}), **self._event()}
+        reply = self._session.request("PUT", address, params=params, waiter=waiter)
+        # Subjects and sessions: 201 when it is new. Scans: 200 always, 409 for one of another
+        # type.
+        if reply.status == 409 or (reply.status == 200 and reply.content.strip()):
+            raise AlreadyExists(f"{label}: there is such a {level.name} already")
+        if reply.status not in (200, 201):
+            raise failed(reply)
+
     def delete_file(
         self, resource: Item, path: str, listing: Sequence[RemoteFile], waiter: Waiter
     ) -> None:
@@ -332,6 +343,31 @@ class Archive:
 
     def _event(self) -> dict[str, str]:
         return event(self._session, self._reason)
+
+
+def listing(
+    session: Session, address: str, params: Mapping[str, str], waiter: Waiter
+) -> list[dict[str, str]]:
+    """The rows of a listing.
+
+    Args:
+        session: open.
+        address: below ``/data``, percent-encoded.
+        params: query, beside the format.
+        waiter: limits of the wait.
+
+    Raises: NotFound, BadReply and those of ``Session.request``.
+    """
+    reply = session.request(
+        "GET",
+        address,
+        params={"format": "json", **params},
+        waiter=waiter,
+        expects=Expects.LISTING,
+    )
+    if reply.status != 200:
+        raise failed(reply)
+    return replies.rows(reply.content, reply.header("Content-Type"), reply.what)
 
 
 def event(session: Session, reason: str) -> dict[str, str]:

@@ -8,18 +8,25 @@ without any error.
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from time import time
 
 from xnatfs.config import ServerSettings
 from xnatfs.errors import LoginRefused, NotXnat, XnatfsError
-from xnatfs.rest import faults, replies
-from xnatfs.rest.login import Credentials, RefusalMemory, SharedSession
-from xnatfs.rest.repeats import MOST_TRIES, repeat
+from xnatfs.rest import whoami
+from xnatfs.rest.login import (
+    STORED,
+    Credentials,
+    RefusalMemory,
+    SharedSession,
+    local_time,
+    stored_login,
+)
+from xnatfs.rest.repeats import MOST_TRIES
 from xnatfs.rest.wire import Login, Reply, Wire
 from xnatfs.waiting import Waiter
 
@@ -32,9 +39,6 @@ LOGOUT_S = 2.0
 
 GUEST = "guest"
 
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_COOKIE = re.compile(r"\s*(?P<name>[A-Za-z0-9_.-]+)=(?P<value>[^;,\s\"]*)")
-_GONE = re.compile(r";\s*Max-Age\s*=\s*0\s*(?:;|$)", re.IGNORECASE)
 _SESSION_COOKIE = "JSESSIONID"
 
 
@@ -54,6 +58,24 @@ class Standing:
     generation: int
 
 
+class _Means:
+    """A login and what goes with it: how it ended lately, and the session that it shares.
+
+    Args: as ``Identity``.
+    """
+
+    def __init__(
+        self, server: ServerSettings, credentials: Credentials, url: str, state_folder: Path
+    ) -> None:
+        self.credentials = credentials
+        self.memory = RefusalMemory(state_folder, url, credentials)
+        self.shared = SharedSession(state_folder, url, credentials)
+        # A session given by the user stays his: it is neither handed on nor ended.
+        self.sharing = (
+            server.shared_session and bool(credentials.secret) and not credentials.jsession
+        )
+
+
 class Identity:
     """The login of this process on one server.
 
@@ -63,9 +85,9 @@ class Identity:
         wire: connections to the server.
         state_folder: where the shared session and refusals are remembered.
 
-    Threading: ``_changed`` (a Condition) guards ``_cookies``, ``_generation``, ``_refusal`` and
-    ``_renewing``; it is never held across a request. One thread renews a lost login while the
-    others wait for it. ``user`` is set by ``open`` and stays.
+    Threading: ``_changed`` (a Condition) guards ``_means``, ``_cookies``, ``_generation``,
+    ``_refusal`` and ``_renewing``; it is never held across a request. One thread renews a lost
+    login while the others wait for it. ``user`` is set by ``open`` and stays.
     """
 
     def __init__(
@@ -73,19 +95,52 @@ class Identity:
     ) -> None:
         self.user = ""
         self._server = server
-        self._credentials = credentials
         self._wire = wire
-        self._memory = RefusalMemory(state_folder, wire.url, credentials)
-        self._shared = SharedSession(state_folder, wire.url, credentials)
-        # A session given by the user stays his: it is neither handed on nor ended.
-        self._sharing = (
-            server.shared_session and bool(credentials.secret) and not credentials.jsession
-        )
+        self._state_folder = state_folder
+        self._means = _Means(server, credentials, wire.url, state_folder)
         self._changed = threading.Condition()
         self._cookies: dict[str, str] = {}
         self._generation = 0
         self._refusal: LoginRefused | None = None
         self._renewing = False
+
+    @property
+    def credentials(self) -> Credentials:
+        """The login in use."""
+        return self._means.credentials
+
+    @property
+    def _credentials(self) -> Credentials:
+        return self._means.credentials
+
+    def take(self, credentials: Credentials) -> None:
+        """Use another secret of the same user from now on; the session at the server stays."""
+        means = _Means(self._server, credentials, self._wire.url, self._state_folder)
+        with self._changed:
+            self._means = means
+            cookies = dict(self._cookies)
+        if means.sharing and cookies:
+            means.shared.store(cookies)
+
+    def _take_newer(self) -> bool:
+        """Whether the stored login is another one by now: then it is used from now on."""
+        mine = self._credentials
+        if mine.source != STORED:
+            return False
+        try:
+            stored = stored_login(self._wire.url, self._state_folder)
+        except XnatfsError as error:
+            log.warning("%s", error)
+            return False
+        if stored is None or stored.secret == mine.secret or self.user not in ("", stored.account):
+            return False
+        means = _Means(self._server, stored, self._wire.url, self._state_folder)
+        with self._changed:
+            self._means = means
+            self._refusal = None
+            self._cookies = {}
+            self._generation += 1
+        return True
 
     def open(self, waiter: Waiter) -> None:
         """Verify that an XNAT answers and knows us as the user we mean to be.
@@ -108,9 +163,18 @@ class Identity:
             lost: cookies that are worth nothing any more.
             waiter: limits of the wait.
         """
-        with self._memory.turn(waiter):
-            if not (self._sharing and self._join(lost, waiter)):
-                self._log_in(waiter)
+        try:
+            self._come_in(lost, waiter)
+        except LoginRefused:
+            if not self._take_newer():
+                raise
+            self._come_in(lost, waiter)
+
+    def _come_in(self, lost: Mapping[str, str], waiter: Waiter) -> None:
+        means = self._means
+        with means.memory.turn(waiter):
+            if not (means.sharing and self._join(means, lost, waiter)):
+                self._log_in(means, waiter)
 
     def _settle(self, cookies: dict[str, str]) -> None:
         """Go on with a new session."""
@@ -124,9 +188,12 @@ class Identity:
         Raises: LoginRefused once the server has refused the login for good.
         """
         with self._changed:
-            if self._refusal is not None:
-                raise self._refusal
-            login = Login(dict(self._cookies), self._credentials.user, self._credentials.secret)
+            refusal = self._refusal
+        if refusal is not None and not self._take_newer():
+            raise refusal
+        with self._changed:
+            mine = self._means.credentials
+            login = Login(dict(self._cookies), mine.user, mine.secret)
             return Standing(login, self._generation)
 
     def _take_given(self, waiter: Waiter) -> bool:
@@ -150,9 +217,9 @@ class Identity:
         self._cookies = cookies
         return True
 
-    def _join(self, lost: Mapping[str, str], waiter: Waiter) -> bool:
+    def _join(self, means: _Means, lost: Mapping[str, str], waiter: Waiter) -> bool:
         """Use the session that another process of this user left, if it still lives."""
-        cookies = self._shared.load()
+        cookies = means.shared.load()
         if not cookies or cookies == lost:
             return False
         user = self._who(cookies, waiter)
@@ -162,22 +229,22 @@ class Identity:
         self._settle(cookies)
         return True
 
-    def _log_in(self, waiter: Waiter) -> None:
+    def _log_in(self, means: _Means, waiter: Waiter) -> None:
         """One attempt with user and password; remembers how it ended."""
         cookies: dict[str, str] = {}
         try:
             user = self._ask(cookies, self._wrong_password, waiter, password=True)
         except LoginRefused as refusal:
-            self._memory.refused(str(refusal))
+            means.memory.refused(str(refusal))
             raise
         if user == GUEST:
             raise self._wrong_password("it took the login for a guest's")
         if self.user and user != self.user:
             raise self._wrong_password(f"it now knows the login as {user!r}")
         self.user = user
-        self._memory.accepted()
-        if self._sharing:
-            self._shared.store(cookies)
+        means.memory.accepted()
+        if means.sharing:
+            means.shared.store(cookies)
         self._settle(cookies)
 
     def renew(self, lost: Standing, waiter: Waiter) -> None:
@@ -221,7 +288,7 @@ class Identity:
             return False
         sent = dict(standing.login.cookies)
         cookies = dict(sent)
-        _take_cookies(reply, cookies)
+        whoami.take_cookies(reply, cookies)
         renewed = cookies.get(_SESSION_COOKIE) != sent.get(_SESSION_COOKIE)
         # The new session alone, without password: whose request was it?
         if renewed and self._who(cookies, waiter) != self.user:
@@ -230,7 +297,9 @@ class Identity:
             self._adopt(cookies, standing, renewed=renewed)
         if renewed:
             return True
-        if reply.status in _REDIRECTS or _is_page(reply, expects):
+        if reply.status in whoami.REDIRECTS or (
+            expects is not Expects.ANY and whoami.is_page(reply, listing=expects is Expects.LISTING)
+        ):
             return self._who(cookies, waiter) == self.user
         return True
 
@@ -242,8 +311,9 @@ class Identity:
             self._cookies = cookies
             if renewed:
                 self._generation += 1
-        if renewed and self._sharing:
-            self._shared.store(cookies)
+            means = self._means
+        if renewed and means.sharing:
+            means.shared.store(cookies)
 
     def _who(self, cookies: dict[str, str], waiter: Waiter) -> str:
         """Whose session this is; "" when the server does not say."""
@@ -260,58 +330,11 @@ class Identity:
         *,
         password: bool = False,
     ) -> str:
-        """Ask ``/data/auth`` who we are (R§6).
-
-        Args:
-            cookies: sent, and updated by what the reply sets.
-            refusal: makes the error for a 401 out of the server's words.
-            waiter: limits of the wait.
-            password: send user and password.
-
-        Raises: LoginRefused, NotXnat, and others of the wire and the waiter.
-        """
-        login = Login(
-            cookies,
-            self._credentials.user if password else "",
-            self._credentials.secret if password else "",
-        )
-
-        def once() -> Reply:
-            # Without waiting for a free connection: the reply in doubt may still hold its own.
-            reply = self._wire.exchange("GET", "/auth", login, waiter, queued=False)
-            reply.load(waiter)
-            return reply
-
-        reply = repeat(
-            once,
-            waiter,
-            "GET /auth",
-            # A password is not sent twice: the first may have been counted.
-            repeatable=not password,
-            most_tries=MOST_TRIES if self.user else TRIES_AT_OPEN,
-        )
-        if reply.status == 401:
-            raise refusal(replies.said(reply.content))
-        name = replies.identity(reply.content) if reply.status == 200 else None
-        if name is None:
-            raise self._not_xnat(reply, refusal)
-        _take_cookies(reply, cookies)
-        return name
-
-    def _not_xnat(self, reply: Reply, refusal: Callable[[str], LoginRefused]) -> XnatfsError:
-        to = reply.header("Location")
-        words = replies.said(reply.content)
-        if reply.status in faults.BUSY:
-            return faults.of_status(reply.status, words, reply.what, reply.header("Retry-After"))
-        if reply.status in _REDIRECTS and ("Login" in to or "XDATScreen" in to):
-            return refusal("it sends us to a web page: expired password or login page")
-        if reply.status in _REDIRECTS:
-            seen = f"it sends us on to {to.split('?')[0]!r}; use that address"
-        else:
-            seen = f"it answered with status {reply.status}" + (f", {words!r}" if words else "")
-            server = reply.header("Server")
-            seen += f", from {server!r}" if server else ""
-        return NotXnat(f"{self._wire.url}: no XNAT answers here: {seen}")
+        """``whoami.ask`` with our password or without."""
+        mine = self._credentials
+        login = Login(cookies, mine.user if password else "", mine.secret if password else "")
+        tries = MOST_TRIES if self.user else TRIES_AT_OPEN
+        return whoami.ask(self._wire, login, cookies, refusal, waiter, most_tries=tries)
 
     def _session_over(self, said: str) -> LoginRefused:
         return self._refused(
@@ -322,8 +345,15 @@ class Identity:
         return self._refused("this server lets no guests in; log in with -u USER", said)
 
     def _wrong_password(self, said: str) -> LoginRefused:
+        mine = self._credentials
+        if mine.expires and mine.expires < time():
+            return self._refused(
+                f"the token of {mine.name!r} ({mine.source}) ended on {local_time(mine.expires)}; "
+                "run `xnatfs login`",
+                said,
+            )
         return self._refused(
-            f"login of {self._credentials.user!r} (from {self._credentials.source}) refused: "
+            f"login of {mine.name!r} (from {mine.source}) refused: "
             "wrong password, expired alias token, locked account, or all sessions that the "
             "server allows this user are in use",
             said,
@@ -334,10 +364,13 @@ class Identity:
 
     def close(self) -> None:
         """Log out of a session that nobody else uses. Never raises."""
-        ours_alone = (
-            self._credentials.secret and not self._sharing and not self._credentials.jsession
-        )
-        if not ours_alone or not self._cookies or self._refusal is not None:
+        mine = self._credentials
+        if mine.secret and not self._means.sharing and not mine.jsession:
+            self.log_out()
+
+    def log_out(self) -> None:
+        """End the session at the server. Never raises."""
+        if not self._cookies or self._refusal is not None:
             return
         try:
             # Without the password: it would open a new session only to end it.
@@ -346,27 +379,3 @@ class Identity:
             self._wire.exchange("DELETE", "/JSESSION", login, waiter, queued=False).close()
         except XnatfsError as error:
             log.debug("logging out failed: %s", error)
-
-
-def _is_page(reply: Reply, expects: Expects) -> bool:
-    """Whether a success is a web page in the place of a listing or a file."""
-    if reply.status not in (200, 206) or expects is Expects.ANY:
-        return False
-    if not replies.is_html(reply.header("Content-Type"), reply.content):
-        return False
-    return expects is Expects.LISTING or not reply.header("Content-Disposition")
-
-
-def _take_cookies(reply: Reply, cookies: dict[str, str]) -> None:
-    """Update cookies by a reply: the session's, and those of balancers before the server.
-
-    SESSION_EXPIRATION_TIME comes with every reply and is for web pages.
-    """
-    for text in reply.set_cookies():
-        found = _COOKIE.match(text)
-        if not found or found["name"] == "SESSION_EXPIRATION_TIME":
-            continue
-        if _GONE.search(text):
-            cookies.pop(found["name"], None)
-        elif found["value"]:
-            cookies[found["name"]] = found["value"]

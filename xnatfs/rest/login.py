@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import time
+from time import localtime, strftime, time
 from urllib.parse import urlsplit
 
 from xnatfs.config import ServerSettings, state_home
-from xnatfs.errors import LoginRefused, UsageError
+from xnatfs.errors import DiskFault, LoginRefused, UsageError
 from xnatfs.rest import netrc
 from xnatfs.rest.private import PrivateFolder
 from xnatfs.waiting import Waiter
@@ -24,8 +24,16 @@ from xnatfs.waiting import Waiter
 # How long a refusal is believed without asking. Seconds.
 REFUSAL_AGE_S = 600.0
 
+# Where the login of ``xnatfs login`` comes from; who uses it looks for a newer one when it ends.
+STORED = "the stored login"
+
 # PBKDF2 rounds of the hash that names files by a secret: about 10 ms, twice per process.
 _ROUNDS = 25_000
+
+
+def local_time(seconds: float) -> str:
+    """A time in the words of this machine: ``2026-03-01 14:05``."""
+    return strftime("%Y-%m-%d %H:%M", localtime(seconds))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,16 @@ class Credentials:
     source: str
     # A server session given by the user (XNAT_JSESSION).
     jsession: str = field(default="", repr=False)
+    # The account that an alias token stands for; "": ``user`` is the account.
+    account: str = ""
+    # When a token was issued and when the server ends it, seconds since the epoch; 0: unknown.
+    issued: float = 0.0
+    expires: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The account, for people."""
+        return self.account or self.user
 
 
 def find_credentials(
@@ -46,6 +64,7 @@ def find_credentials(
     prompt: Callable[[str], str] | None,
     *,
     state_folder: Path | None = None,
+    stored: bool = True,
 ) -> Credentials:
     """Find the login for a server.
 
@@ -59,29 +78,36 @@ def find_credentials(
         prompt: asks a person; the question begins with "Password" when the answer must not be
             shown. None where nobody can be asked.
         state_folder: where logins are stored, if not in the usual place.
+        stored: whether the stored login counts.
 
     Raises: UsageError when there is no login, or when it would not be safe to use it.
     """
-    parts = urlsplit(server.url)
+    check_address(server.url)
+    if server.anonymous:
+        return Credentials("", "", "--anonymous")
+    folder = state_folder or state_home()
+    found = _find(server, environ, prompt, folder if stored else None)
+    check_transport(server)
+    return found
+
+
+def check_address(url: str) -> None:
+    """Refuse what is no server's address, and secrets in it. Raises: UsageError."""
+    parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"{server.url!r}: a server is given as https://HOST[:PORT][/PATH]")
+        raise UsageError(f"{url!r}: a server is given as https://HOST[:PORT][/PATH]")
     if parts.username is not None or parts.password is not None:
         raise UsageError(
             f"{parts.hostname}: no user or password in the address, where others can see it; "
             "use -u USER, XNAT_USER and XNAT_PASS, or ~/.netrc"
         )
-    if server.anonymous:
-        return Credentials("", "", "--anonymous")
-    found = _find(server, environ, prompt, state_folder or state_home())
-    _check_transport(server, parts.scheme, parts.hostname)
-    return found
 
 
 def _find(
     server: ServerSettings,
     environ: Mapping[str, str],
     prompt: Callable[[str], str] | None,
-    state_folder: Path,
+    state_folder: Path | None,
 ) -> Credentials:
     user_name, user = _variable(environ, "XNAT_USER", "XNATPY_USER")
     _, secret = _variable(environ, "XNAT_PASS", "XNATPY_PASS")
@@ -96,18 +122,26 @@ def _find(
             login.user if login else "", login.secret if login else "", session_name, jsession
         )
     wanted = server.user or (user if not secret else "")
-    stored = stored_login(server.url, state_folder)
-    in_netrc = _in_netrc(server.url, environ, wanted)
-    order = (in_netrc, pair, stored) if wanted else (pair, stored, in_netrc)
-    for login in order:
-        if login is not None and wanted in ("", login.user):
+
+    def places() -> Iterator[Credentials | None]:
+        # Each is looked at when it is its turn: the mode of one that is not needed is no matter.
+        if wanted:
+            yield _in_netrc(server.url, environ, wanted)
+        yield pair
+        yield stored_login(server.url, state_folder) if state_folder else None
+        if not wanted:
+            yield _in_netrc(server.url, environ, wanted)
+
+    for login in places():
+        if login is not None and wanted in ("", login.user, login.account):
             return login
     host = urlsplit(server.url).netloc
     if prompt is None:
         raise UsageError(
             f"{host}: no login found"
             + (f" for {wanted!r}" if wanted else "")
-            + ": set XNAT_USER and XNAT_PASS, add the host to ~/.netrc, or use --anonymous"
+            + ": run `xnatfs login`, set XNAT_USER and XNAT_PASS, add the host to ~/.netrc, or use "
+            "--anonymous"
         )
     name = wanted or prompt(f"User name for {host}: ").strip()
     password = prompt(f"Password for {name} at {host}: ") if name else ""
@@ -124,15 +158,16 @@ def _in_netrc(url: str, environ: Mapping[str, str], user: str) -> Credentials | 
     parts = urlsplit(url)
     host = (parts.hostname or "").lower()
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    home = Path(environ["HOME"]) if environ.get("HOME") else Path.home()
-    file = Path(environ["NETRC"]) if environ.get("NETRC") else home / ".netrc"
+    file = netrc.netrc_file(environ)
     entry = netrc.find(file, (f"{host}:{port}", host), user)
     return Credentials(entry.login or user, entry.password, str(file)) if entry else None
 
 
-def _check_transport(server: ServerSettings, scheme: str, host: str) -> None:
-    """Refuse to send a secret readable over a network."""
-    if scheme == "https" or server.allow_http or host.lower() == "localhost":
+def check_transport(server: ServerSettings) -> None:
+    """Refuse to send a secret readable over a network. Raises: UsageError."""
+    parts = urlsplit(server.url)
+    host = (parts.hostname or "").lower()
+    if parts.scheme == "https" or server.allow_http or host == "localhost":
         return
     try:
         if ipaddress.ip_address(host).is_loopback:
@@ -149,14 +184,41 @@ def _login_name(url: str) -> str:
     return hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:32] + ".json"
 
 
+def login_file(url: str, state_folder: Path) -> Path:
+    """Where the stored login of a server lies, if there is one."""
+    return state_folder / "login" / _login_name(url)
+
+
 def stored_login(url: str, state_folder: Path) -> Credentials | None:
-    """The login that ``store_login`` kept for a server, or None."""
-    folder = PrivateFolder(state_folder / "login")
-    record = folder.read(_login_name(url))
-    user, secret = record.get("user"), record.get("secret")
-    if not isinstance(user, str) or not isinstance(secret, str) or not user or not secret:
+    """The login that ``store_login`` kept for a server, or None.
+
+    Raises: UsageError: others can read it.
+    """
+    file = login_file(url, state_folder)
+    folder = PrivateFolder(file.parent)
+    record = folder.read(file.name)
+    if not record and (mode := folder.loose_mode(file.name)):
+        raise UsageError(f"{file}: others may read it (mode {mode:04o}); run: chmod 600 {file}")
+    return _of_record(record)
+
+
+def _of_record(record: Mapping[str, object]) -> Credentials | None:
+    texts = [record.get(key) for key in ("user", "secret", "account")]
+    times = [record.get(key) for key in ("issued", "expires")]
+    user, secret, account = (text if isinstance(text, str) else "" for text in texts)
+    issued, expires = (float(at) if isinstance(at, int | float) else 0.0 for at in times)
+    if not user or not secret:
         return None
-    return Credentials(user, secret, "the stored login")
+    return Credentials(user, secret, STORED, account=account, issued=issued, expires=expires)
+
+
+def stored_logins(state_folder: Path) -> list[tuple[str, Credentials]]:
+    """All stored logins: (server, login)."""
+    folder = PrivateFolder(state_folder / "login")
+    records = [folder.read(name) for name in folder.names(".json")]
+    found = [(str(record.get("server", "")), _of_record(record)) for record in records]
+    pairs = [(server, login) for server, login in found if server and login]
+    return sorted(pairs, key=lambda pair: pair[0])
 
 
 def store_login(url: str, credentials: Credentials, state_folder: Path) -> None:
@@ -164,13 +226,25 @@ def store_login(url: str, credentials: Credentials, state_folder: Path) -> None:
 
     Raises: DiskFault, NoSpace.
     """
-    folder = PrivateFolder(state_folder / "login")
-    folder.write(_login_name(url), {"user": credentials.user, "secret": credentials.secret})
+    file = login_file(url, state_folder)
+    record = {
+        "server": url.rstrip("/"),
+        "user": credentials.user,
+        "secret": credentials.secret,
+        "account": credentials.account,
+        "issued": credentials.issued,
+        "expires": credentials.expires,
+    }
+    PrivateFolder(file.parent).write(file.name, record)
 
 
 def forget_login(url: str, state_folder: Path) -> None:
-    """Remove the stored login of a server, if there is one."""
-    PrivateFolder(state_folder / "login").remove(_login_name(url))
+    """Remove the stored login of a server, if there is one. Raises: DiskFault."""
+    file = login_file(url, state_folder)
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise DiskFault(f"{file}: cannot be removed: {error.strerror}") from error
 
 
 def _account(url: str, credentials: Credentials, folder: PrivateFolder) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,12 @@ class Entry:
     machine: str
     login: str = ""
     password: str = field(default="", repr=False)
+
+
+def netrc_file(environ: Mapping[str, str]) -> Path:
+    """Where the file is: ``$NETRC``, else ``~/.netrc``."""
+    home = Path(environ["HOME"]) if environ.get("HOME") else Path.home()
+    return Path(environ["NETRC"]) if environ.get("NETRC") else home / ".netrc"
 
 
 def parse(text: str) -> list[Entry]:

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,21 @@ class PrivateFolder:
         except (OSError, ValueError):
             return {}
         return record if isinstance(record, dict) else {}
+
+    def loose_mode(self, name: str) -> int:
+        """The mode of a record that others may read or write; 0 of one that is private or gone."""
+        try:
+            mode = stat.S_IMODE((self._path / name).stat().st_mode)
+        except OSError:
+            return 0
+        return mode if mode & 0o077 else 0
+
+    def names(self, ending: str) -> list[str]:
+        """The names of the records with this ending."""
+        try:
+            return sorted(path.name for path in self._path.iterdir() if path.suffix == ending)
+        except OSError:
+            return []
 
     def write(self, name: str, record: Mapping[str, Any]) -> None:
         """Replace a record. Raises: NoSpace, DiskFault."""

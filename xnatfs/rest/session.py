@@ -59,6 +59,11 @@ class Session:
         return self._identity.user
 
     @property
+    def credentials(self) -> Credentials:
+        """The login that is in use."""
+        return self._identity.credentials
+
+    @property
     def place(self) -> str:
         """Host and job of this process, for the server's record of changes."""
         return self._wire.place
@@ -142,9 +147,17 @@ class Session:
             raise failed(reply)
         raise BadReply(f"{what}: the server does not answer as user {self.user!r} any more")
 
+    def take(self, credentials: Credentials) -> None:
+        """Go on with another secret of the same user, whenever a login is needed."""
+        self._identity.take(credentials)
+
     def adopt(self) -> None:
         """Continue in a child process: leave the parent's connections to the parent."""
         self._wire.drop_connections()
+
+    def log_out(self) -> None:
+        """End the server session, whoever shares it. Never raises."""
+        self._identity.log_out()
 
     def close(self) -> None:
         """Close the connections; log out of a session that nobody else uses. Never raises."""

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, closing
 from enum import Enum
 from typing import BinaryIO
 
 from xnatfs.errors import BadName, BadReply, NotFound, NotPermitted, Stale
 from xnatfs.model.entities import Head, Item
-from xnatfs.rest import addresses, faults, replies
+from xnatfs.rest import addresses, archives, faults, replies
 from xnatfs.rest.archive import event
-from xnatfs.rest.bodies import Multipart, multipart_boundary, zip_around
+from xnatfs.rest.bodies import Multipart, multipart_boundary, pieces
 from xnatfs.rest.repeats import failed
 from xnatfs.rest.session import Expects, Session
 from xnatfs.rest.wire import PIECE, Reply
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _CONTENT_RANGE = re.compile(r"bytes\s+(?P<first>\d+)-(?P<last>\d+)/(?P<total>\d+|\*)")
 
-# The name of the one-entry archive; only its suffix matters to the server (R§4.3).
+# The name of an archive; only its suffix matters to the server (R§4.3).
 _ARCHIVE_NAME = "xnatfs.zip"
 
 
@@ -112,6 +112,31 @@ class Transfer:
             return Head(arrived, head.modified)
         return head
 
+    def fetch_all(self, resource: Item, sink: Callable[[bytes], None], waiter: Waiter) -> None:
+        """Download all files of a resource as one uncompressed tar (R§3.4).
+
+        One resource for each stream: what leads to the files is then the same in all names.
+
+        Args:
+            resource: whose files.
+            sink: gets the bytes of the archive in order, in pieces of at most 1 MiB.
+            waiter: limits; told of progress with every piece.
+
+        Raises:
+            NotFound: the resource has no files, or is not there.
+            TransferBroken, TimedOut, BadReply, and those of ``Session.request``.
+        """
+        with self._session.request(
+            "GET",
+            f"{resource.address}/files",
+            params={"format": "tar"},
+            waiter=waiter,
+            stream=True,
+            expects=Expects.FILE,
+        ) as reply:
+            _first_byte(reply, 0, None, None, ranged=False)
+            _pour(reply, sink, waiter, skip=0, most=None)
+
     def _size(self, address: str, waiter: Waiter) -> int:
         reply = self._session.request("HEAD", address, waiter=waiter, expects=Expects.FILE)
         if reply.status != 200:
@@ -157,43 +182,79 @@ class Transfer:
                 in part or outside the catalog (R§4.6).
         """
         addresses.check_new_file(path)
-        params = event(self._session, self._reason)
-        if overwrite:
-            params["overwrite"] = "true"
         encoded = addresses.literal(path)
-        before = after = b""
+        if encoded is None and not overwrite:
+            entry = archives.Entry(path, size, open_body)
+            return Sent.DUPLICATE if self.send_archive(resource, [entry], waiter) else Sent.STORED
+        params = {"overwrite": "true"} if overwrite else {}
         if encoded is not None:
             method, address, filename = "PUT", f"{resource.address}/files/{encoded}", "file"
-        elif not overwrite:
-            method, address, filename = "POST", f"{resource.address}/files", _ARCHIVE_NAME
-            params["extract"] = "true"
-            with open_body() as file:
-                before, after = zip_around(path, file, size)
         else:
             _check_part_name(path)
             method, address, filename = "POST", f"{resource.address}/files", path
-        boundary = multipart_boundary()
         with ExitStack() as files:
 
-            def body() -> Multipart:
-                file = files.enter_context(open_body())
-                return Multipart(boundary, filename, file, size, waiter, before, after)
+            def content() -> Iterable[bytes]:
+                return pieces(files.enter_context(open_body()), size)
 
-            reply = self._session.request(
-                method,
-                address,
-                params=params,
-                headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
-                body=body,
-                waiter=waiter,
+            reply = self._send(method, address, params, filename, content, size, waiter)
+        return Sent.DUPLICATE if self._refused(reply, path) else Sent.STORED
+
+    def send_archive(
+        self, resource: Item, entries: Sequence[archives.Entry], waiter: Waiter
+    ) -> list[str]:
+        """Upload files as one archive, which the server unpacks; it overwrites none (R§4.3).
+
+        Args:
+            resource: where to.
+            entries: the files.
+            waiter: limits; told of progress with every piece.
+
+        Returns:
+            the paths that the server has and left alone.
+
+        Raises: as ``send``.
+        """
+        for entry in entries:
+            addresses.check_new_file(entry.path)
+        address, what = f"{resource.address}/files", f"{len(entries)} files"
+        with ExitStack() as bodies:
+
+            def content() -> Iterable[bytes]:
+                return bodies.enter_context(closing(archives.content(entries)))
+
+            size = archives.length(entries)
+            reply = self._send(
+                "POST", address, {"extract": "true"}, _ARCHIVE_NAME, content, size, waiter
             )
-        return self._verdict(reply, path)
+        return self._refused(reply, entries[0].path if len(entries) == 1 else what)
 
-    def _verdict(self, reply: Reply, path: str) -> Sent:
+    def _send(
+        self,
+        method: str,
+        address: str,
+        params: dict[str, str],
+        filename: str,
+        content: Callable[[], Iterable[bytes]],
+        size: int,
+        waiter: Waiter,
+    ) -> Reply:
+        boundary = multipart_boundary()
+        return self._session.request(
+            method,
+            address,
+            params=event(self._session, self._reason) | params,
+            headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
+            body=lambda: Multipart(boundary, filename, content(), size, waiter),
+            waiter=waiter,
+        )
+
+    def _refused(self, reply: Reply, what: str) -> list[str]:
+        """The paths that the server has already and did nothing to."""
         if reply.status in (200, 201):
-            return Sent.DUPLICATE if replies.duplicates(reply.content) else Sent.STORED
+            return replies.duplicates(reply.content)
         if reply.status == 403:
-            raise NotPermitted(f"{path}: user {self._session.user!r} may not write here")
+            raise NotPermitted(f"{what}: user {self._session.user!r} may not write here")
         raise failed(reply)
 
 

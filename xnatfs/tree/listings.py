@@ -1,16 +1,18 @@
 """The server's listings, cached: asked once, shared by all who wait, corrected by our own changes.
 
-``namespace`` builds names from them. Nothing here knows file names or FUSE.
+Those who wait are threads of this process, and by the records on disk (``Shelf``) the processes
+of one account. ``namespace`` builds names from them. Nothing here knows file names or FUSE.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from cachetools import TTLCache
 
@@ -18,6 +20,9 @@ from xnatfs.config import Limits
 from xnatfs.model.entities import Item, RemoteFile
 from xnatfs.model.levels import Level
 from xnatfs.rest.archive import Archive
+from xnatfs.tree.catalog import Catalog
+from xnatfs.tree.sharing import Key, Sharing, Told
+from xnatfs.tree.sheets import FILES, RIGHTS, SESSION
 from xnatfs.waiting import Waiter, Workers
 
 Row = TypeVar("Row")
@@ -40,6 +45,14 @@ class Listing(Generic[Row]):
 
 
 @dataclass(frozen=True, slots=True)
+class FileListing:
+    """The files of one resource, kept up to date with our own changes."""
+
+    catalog: Catalog
+    asked: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Own:
     """A change of our own to a listing of files: the row, or None for a removed one."""
 
@@ -51,28 +64,43 @@ class _Own:
 class _Asking:
     """A request on its way, and when it was made."""
 
-    future: Future[Listing[object]]
+    future: Future[Any]
     since: float
+
+
+Cached = Listing[Any] | FileListing
+
+
+def _weight(listing: Cached) -> int:
+    rows = listing.catalog if isinstance(listing, FileListing) else listing.rows
+    return min(len(rows) + 1, MOST_ROWS)
 
 
 class Listings:
     """Cached listings of one archive.
 
-    Threading: ``_mu`` guards ``_cache``, ``_asking`` and ``_own``; no request is made under it.
+    Args:
+        archive: whom to ask.
+        workers: the threads that ask.
+        limits: ages and patience.
+        sharing: with the other processes of the account.
+
+    Threading: ``_mu`` guards ``_cache``, ``_asking`` and ``_own``; nothing is asked and no disk
+    is touched under it.
     """
 
-    def __init__(self, archive: Archive, workers: Workers, limits: Limits) -> None:
+    def __init__(
+        self, archive: Archive, workers: Workers, limits: Limits, sharing: Sharing
+    ) -> None:
         self._archive = archive
         self._workers = workers
         self._limits = limits
+        self._sharing = sharing
+        self._ttl = math.inf if sharing.offline else max(limits.metadata_ttl_s / 2, 0.001)
         self._mu = threading.Lock()
-        self._cache: TTLCache[Hashable, Listing[object]] = TTLCache(
-            MOST_ROWS,
-            max(limits.metadata_ttl_s / 2, 0.001),
-            timer=time.monotonic,
-            getsizeof=lambda listing: min(len(listing.rows) + 1, MOST_ROWS),
-        )
-        self._asking: dict[Hashable, _Asking] = {}
+        self._cache: TTLCache[Key, Cached]
+        self._cache = TTLCache(MOST_ROWS, self._ttl, timer=time.monotonic, getsizeof=_weight)
+        self._asking: dict[Key, _Asking] = {}
         self._own: dict[str, dict[str, _Own]] = {}
 
     # -- what can be asked
@@ -88,8 +116,8 @@ class Listings:
             waiter: the limits of the caller's wait.
             not_before: time.monotonic() at which the listing may have been asked at the earliest.
         """
-        return self._get(
-            (level.name, at.address if at else ""),
+        return self._rows(
+            Key(level.name, at.address if at else ""),
             lambda worker: self._archive.items(level, at, worker),
             waiter,
             not_before,
@@ -98,30 +126,28 @@ class Listings:
 
     def experiments(self, waiter: Waiter, not_before: float = 0.0) -> Listing[Item]:
         """Every session that the user may see, in all projects."""
-        return self._get(
-            "experiments", self._archive.experiments, waiter, not_before, "all experiments"
+        return self._rows(
+            Key("experiments", ""), self._archive.experiments, waiter, not_before, "all experiments"
         )
 
     def resources(self, at: Item, waiter: Waiter, not_before: float = 0.0) -> Listing[Item]:
         """The resources of ``at``; of a session with all that lies below it."""
-        return self._get(
-            ("resources", at.address),
+        return self._rows(
+            Key("resources", at.address),
             lambda worker: self._archive.resources(at, worker),
             waiter,
             not_before,
             f"the resources of {at.label or at.id}",
         )
 
-    def inputs(
-        self, session: Item, level: Level, ids: Sequence[str], waiter: Waiter
-    ) -> Listing[Item]:
-        """The ``in`` resources of a session's assessors or reconstructions."""
-        return self._get(
-            ("inputs", session.address, level.name),
-            lambda worker: self._archive.input_resources(session, level, ids, worker),
+    def inputs(self, session: Item, owner: Item, waiter: Waiter) -> Listing[Item]:
+        """The ``in`` resources of an assessor or reconstruction of a session."""
+        return self._rows(
+            Key("inputs", owner.address),
+            lambda worker: self._archive.input_resources(session, owner.level, [owner.id], worker),
             waiter,
             0.0,
-            f"the inputs of the {level.collection} of {session.label or session.id}",
+            f"the inputs of {owner.label or owner.id}",
         )
 
     def files(
@@ -130,7 +156,7 @@ class Listings:
         session: Item | None,
         waiter: Waiter,
         not_before: float = 0.0,
-    ) -> Listing[RemoteFile]:
+    ) -> FileListing:
         """The files of a resource.
 
         Args:
@@ -140,122 +166,158 @@ class Listings:
             waiter: the limits of the caller's wait.
             not_before: as with ``items``.
         """
-        key = ("files", resource.address)
-        what = f"the files of {resource.label or resource.id}"
+        key = Key(FILES, resource.address)
         if not not_before and session is not None and not self._holds(key):
             resources = self.resources(session, waiter).rows
-            counts = (item.cells.get("file_count", "") for item in resources)
-            total = sum(int(count) for count in counts if count.isdigit())
-            if total <= WHOLE_SESSION_FILES and resource in resources:
-                whole = ("session files", session.address)
+            if file_count(resources) <= WHOLE_SESSION_FILES and resource in resources:
                 self._get(
-                    whole,
+                    Key(SESSION, session.address),
                     lambda worker: self._whole_session(session, resources, worker),
                     waiter,
-                    time.monotonic() - self._limits.negative_ttl_s,
+                    0.0,
                     f"the files of {session.label or session.id}",
                 )
-        return self._get(
-            key, lambda worker: self._archive.files(resource, worker), waiter, not_before, what
+        found = self._get(
+            key,
+            lambda worker: self._archive.files(resource, worker),
+            waiter,
+            not_before,
+            f"the files of {resource.label or resource.id}",
         )
+        return cast("FileListing", found)
 
     def rights(self, right: str, waiter: Waiter) -> Listing[str]:
         """Ids of the projects where the user has ``right`` ("edit" or "delete"): a hint."""
-        return self._get(
-            ("rights", right),
+        return self._rows(
+            Key(RIGHTS + right, ""),
             lambda worker: sorted(self._archive.projects_where(right, worker)),
             waiter,
             0.0,
             "the rights",
         )
 
-    # -- our own changes
+    # -- our own changes, and what else is known
 
     def put_files(self, resource: Item, rows: Sequence[RemoteFile], asked: float) -> None:
-        """A fresh listing of a resource that came along another way (a verification)."""
+        """A fresh listing of a resource, asked for because we changed something there."""
         with self._mu:
-            self._store(("files", resource.address), Listing(tuple(rows), asked))
+            self._store(Key(FILES, resource.address), FileListing(Catalog(rows), asked))
+        self._sharing.void(resource.address)
 
     def own_file(self, resource: Item, path: str, row: RemoteFile | None) -> None:
         """Remember our own change at once: ``row`` stands there now, or nothing (None).
 
-        A listing that was asked for before the change is corrected when it arrives.
+        A listing that was asked for before the change is corrected when it arrives, and what
+        other processes find on disk is outdated.
         """
-        key = ("files", resource.address)
         now = time.monotonic()
         with self._mu:
             oldest = now - 2 * self._limits.io_timeout_s
             own = self._own.setdefault(resource.address, {})
-            for path_, change in list(own.items()):
-                if change.at < oldest:
-                    del own[path_]
+            own.pop(path, None)
             own[path] = _Own(now, row)
-            listing = cast("Listing[RemoteFile] | None", self._cache.get(key))
-            if listing is not None:
-                rows = _corrected(listing.rows, {path: own[path]})
-                self._cache[key] = Listing(rows, listing.asked)
+            # In the order of the changes: the oldest stand in front.
+            while (first := next(iter(own))) != path and own[first].at < oldest:
+                del own[first]
+            listing = self._cache.get(Key(FILES, resource.address))
+            if isinstance(listing, FileListing):
+                listing.catalog.change(path, row)
+        self._sharing.void(resource.address)
+
+    def learned(self, resource: Item, row: RemoteFile) -> None:
+        """The server was asked about one file: what the listing did not tell of it."""
+        with self._mu:
+            listing = self._cache.get(Key(FILES, resource.address))
+            if isinstance(listing, FileListing) and listing.catalog.get(row.path) is not None:
+                listing.catalog.change(row.path, row)
+
+    def keep(self, resource: Item, waiter: Waiter) -> None:
+        """Write down what is known of a resource's files, with what was learned of each."""
+        listing = self.files(resource, None, waiter)
+        key = Key(FILES, resource.address)
+        self._sharing.keep(key, Told(listing.catalog.rows(), listing.asked))
 
     def forget(self, item: Item | None) -> None:
         """Forget what lies at or below ``item`` (None: everything)."""
+        address = item.address if item is not None else ""
         with self._mu:
             for key in list(self._cache):
-                address = key[1] if isinstance(key, tuple) else ""
-                if item is None or address == item.address or _below(address, item.address):
+                if key.address == address or key.address.startswith(address + "/"):
                     self._cache.pop(key, None)
+        self._sharing.void(address)
 
     # -- the mechanism
 
     def _whole_session(
         self, session: Item, resources: Sequence[Item], worker: Waiter
-    ) -> list[RemoteFile]:
-        asked = time.monotonic()
-        by_resource: dict[str, list[RemoteFile]] = {item.id: [] for item in resources}
+    ) -> dict[str, list[RemoteFile]]:
+        """The files of all resources of a session, by the resources' addresses."""
+        addresses = {item.id: item.address for item in resources}
+        found: dict[str, list[RemoteFile]] = {address: [] for address in addresses.values()}
         for row in self._archive.session_files(session, worker):
-            by_resource.setdefault(row.resource_id, []).append(row)
-        with self._mu:
-            for item in resources:
-                self._store(("files", item.address), Listing(tuple(by_resource[item.id]), asked))
-        return []
+            if row.resource_id in addresses:
+                found[addresses[row.resource_id]].append(row)
+        return found
 
-    def _get(
+    def _rows(
         self,
-        key: Hashable,
+        key: Key,
         ask: Callable[[Waiter], Sequence[Row]],
         waiter: Waiter,
         not_before: float,
         what: str,
     ) -> Listing[Row]:
+        return cast("Listing[Row]", self._get(key, ask, waiter, not_before, what))
+
+    def _get(
+        self,
+        key: Key,
+        ask: Callable[[Waiter], Any],
+        waiter: Waiter,
+        not_before: float,
+        what: str,
+    ) -> Cached:
+        if self._sharing.offline:
+            not_before = 0.0
         with self._mu:
             cached = self._cached(key)
             if cached is not None and cached.asked >= not_before:
-                return cast("Listing[Row]", cached)
+                return cached
             asking = self._asking.get(key)
             if asking is None or asking.since < not_before:
                 since = time.monotonic()
-                future = self._workers.submit(self._ask, key, ask, since)
+                future = self._workers.submit(self._ask, key, ask, since, not_before, what)
                 self._asking[key] = asking = _Asking(future, since)
-        return cast("Listing[Row]", waiter.result(asking.future, what))
+        found: Cached = waiter.result(asking.future, what)
+        return found
 
-    def _holds(self, key: Hashable) -> bool:
+    def _holds(self, key: Key) -> bool:
         with self._mu:
             return self._cached(key) is not None
 
-    def _cached(self, key: Hashable) -> Listing[object] | None:
+    def _cached(self, key: Key) -> Cached | None:
         """What is cached and young enough: a change of our own makes no listing younger."""
         listing = self._cache.get(key)
-        if listing is None or time.monotonic() - listing.asked >= self._cache.ttl:
+        if listing is None or time.monotonic() - listing.asked >= self._ttl:
             return None
         return listing
 
     def _ask(
-        self, key: Hashable, ask: Callable[[Waiter], Sequence[object]], since: float
-    ) -> Listing[object]:
+        self,
+        key: Key,
+        ask: Callable[[Waiter], Any],
+        since: float,
+        not_before: float,
+        what: str,
+    ) -> Cached:
         try:
             # Whoever waits has a budget of their own; the request goes on as long as it moves,
             # so that a second try finds the listing.
-            rows = ask(Waiter(idle_s=self._limits.io_timeout_s))
+            patient = Waiter(idle_s=self._limits.io_timeout_s)
+            oldest = max(not_before, since - self._ttl)
+            told = self._sharing.fetch(key, ask, oldest, what, patient)
             with self._mu:
-                return self._store(key, Listing(tuple(rows), since))
+                return self._take(key, told)
         finally:
             with self._mu:
                 # A younger request may have taken the place, and may even be over.
@@ -263,29 +325,29 @@ class Listings:
                 if asking is not None and asking.since == since:
                     del self._asking[key]
 
-    def _store(self, key: Hashable, listing: Listing[object]) -> Listing[object]:
+    def _take(self, key: Key, told: Told) -> Cached:
+        """Cache what was told; called with ``_mu``."""
+        if key.kind == FILES:
+            return self._store(key, FileListing(Catalog(told.rows), told.asked))
+        if key.kind != SESSION:
+            return self._store(key, Listing(tuple(told.rows), told.asked))
+        for address, rows in told.rows.items():
+            self._store(Key(FILES, address), FileListing(Catalog(rows), told.asked))
+        return self._store(key, Listing((), told.asked))
+
+    def _store(self, key: Key, listing: Cached) -> Cached:
         newer = self._cache.get(key)
         if newer is not None and newer.asked > listing.asked:
             return newer
-        if isinstance(key, tuple) and key[0] == "files":
-            own = {
-                path: change
-                for path, change in self._own.get(key[1], {}).items()
-                if change.at >= listing.asked
-            }
-            if own:
-                rows = _corrected(cast("tuple[RemoteFile, ...]", listing.rows), own)
-                listing = Listing(rows, listing.asked)
+        if isinstance(listing, FileListing):
+            for path, change in self._own.get(key.address, {}).items():
+                if change.at >= listing.asked:
+                    listing.catalog.change(path, change.row)
         self._cache[key] = listing
         return listing
 
 
-def _below(address: str, above: str) -> bool:
-    return address.startswith(above + "/")
-
-
-def _corrected(rows: tuple[RemoteFile, ...], own: dict[str, _Own]) -> tuple[RemoteFile, ...]:
-    kept = [own[row.path].row if row.path in own else row for row in rows]
-    seen = {row.path for row in rows}
-    added = [change.row for path, change in own.items() if path not in seen]
-    return tuple(row for row in (*kept, *added) if row is not None)
+def file_count(resources: Sequence[Item]) -> int:
+    """Files of resources, as the server counts them; 0 where it did not (R§2.6)."""
+    counts = (item.cells.get("file_count", "") for item in resources)
+    return sum(int(count) for count in counts if count.isdigit())

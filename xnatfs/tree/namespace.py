@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -18,8 +18,9 @@ from xnatfs.config import Limits
 from xnatfs.errors import IsAFolder, NotAFolder, NotALink, NotFound
 from xnatfs.model.entities import Item, Kind, LocalFile, RemoteFile
 from xnatfs.model.levels import ARCHIVE, BY_COLLECTION, EXPERIMENT, RESOURCE, Level
-from xnatfs.model.paths import FolderTree, decode_name, encode_name, folder_tree, join, unique_names
-from xnatfs.tree.listings import Listing, Listings
+from xnatfs.model.paths import decode_name, encode_name, join, unique_names
+from xnatfs.tree.catalog import Folder
+from xnatfs.tree.listings import FileListing, Listing, Listings
 from xnatfs.tree.overlay import Overlay
 from xnatfs.waiting import Waiter
 
@@ -30,9 +31,9 @@ _ROOT = Item(ARCHIVE, "", "", "", {})
 
 
 # What is made from a listing and remembered with it.
-Names = Mapping[str, Item] | Mapping[str, str] | FolderTree
+Names = Mapping[str, Item] | Mapping[str, str]
 
-Found = str | Item | FolderTree | RemoteFile | LocalFile
+Found = str | Item | Folder | RemoteFile | LocalFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,24 +97,35 @@ class Namespace:
 
     # -- questions
 
+    def root(self) -> Node:
+        """The archive."""
+        return Node(Kind.FOLDER, "/")
+
     def lookup(self, path: str, waiter: Waiter) -> Node:
         """What ``path`` means.
 
         Raises: NotFound, NotAFolder (something on the way is a file).
         """
-        node = Node(Kind.FOLDER, "/")
+        node = self.root()
         for name in path.split("/"):
             if name:
                 node = self.child(node, name, waiter)
         return node
 
-    def child(self, node: Node, name: str, waiter: Waiter) -> Node:
-        """The entry ``name`` of a folder; a listing that is not quite new is asked again."""
+    def child(self, node: Node, name: str, waiter: Waiter, *, now: bool = False) -> Node:
+        """The entry ``name`` of a folder; a listing that is not quite new is asked again.
+
+        Args:
+            node: the folder.
+            name: of the entry.
+            waiter: limits of the wait.
+            now: no listing of before now is new enough to say that there is no such name.
+        """
         if node.kind is not Kind.FOLDER:
             raise NotAFolder(f"{node.path} is not a folder")
         found = self._find(node, name, waiter, 0.0)
         if found is None and node.collection:
-            not_before = time.monotonic() - self._limits.negative_ttl_s
+            not_before = time.monotonic() - (0.0 if now else self._limits.negative_ttl_s)
             found = self._find(node, name, waiter, not_before)
         if found is None:
             raise NotFound(f"no {name} in {node.path}")
@@ -125,6 +137,11 @@ class Namespace:
         if found is None:
             raise NotFound(f"no {name} in {node.path}")
         return self._node(node, name, found)
+
+    def taken_now(self, node: Node, waiter: Waiter) -> set[str]:
+        """Labels and ids of all that the server lists where a collection's objects come from."""
+        rows = self._listing(node, waiter, time.monotonic()).rows
+        return {name for item in rows for name in (item.id, item.label)}
 
     def children(self, node: Node, waiter: Waiter) -> Iterator[Node]:
         """The entries of a folder, in the server's order."""
@@ -150,18 +167,22 @@ class Namespace:
         root = Node(Kind.FOLDER, "/projects", (), "projects")
         place = self._node(root, encode_name(project.id), project)
         subjects = self._node(place, "subjects", "subjects")
-        subject = self._by_id(subjects, session.cells.get(session.level.parent_column, ""), waiter)
+        subject = self.by_id(subjects, session.cells.get(session.level.parent_column, ""), waiter)
         if subject is None:
             raise NotFound(f"{node.path}: its subject is not shown in project {project_id}")
         experiments = self._node(subject, "experiments", "experiments")
-        experiment = self._by_id(experiments, session.id, waiter)
+        experiment = self.by_id(experiments, session.id, waiter)
         if experiment is None:
             raise NotFound(f"{node.path}: not shown in project {project_id}")
         return up + (
             experiment.path.removeprefix(place.path + "/") if above else experiment.path[1:]
         )
 
-    def _by_id(self, node: Node, id_: str, waiter: Waiter) -> Node | None:
+    def holds_objects(self, node: Node) -> bool:
+        """Whether this is the folder of a collection: of scans, say, and not of files."""
+        return bool(node.collection) and not node.in_files
+
+    def by_id(self, node: Node, id_: str, waiter: Waiter) -> Node | None:
         """The entry of a folder of objects that stands for the object with this id."""
         named = self._objects(node, waiter, 0.0)
         key = (node.item.address, node.collection, "by id")
@@ -177,7 +198,7 @@ class Namespace:
         resource = node.resource
         if resource is None:
             raise IsAFolder(f"{node.path} is no folder of files")
-        rows = self._files(node, waiter, not_before).rows
+        rows = self._files(node, waiter, not_before).catalog.rows()
         prefix = node.inner + "/" if node.inner else ""
         return [row for row in rows if row.path.startswith(prefix)]
 
@@ -191,7 +212,7 @@ class Namespace:
             linked = parent.collection in parent.item.level.links
             kind = Kind.LINK if linked else Kind.FOLDER
             return Node(kind, path, (*parent.chain, found))
-        if isinstance(found, FolderTree):
+        if isinstance(found, Folder):
             return replace(parent, path=path, inner=found.path)
         file = found if isinstance(found, RemoteFile) else None
         return Node(Kind.FILE, path, parent.chain, "files", found.path, file)
@@ -241,7 +262,11 @@ class Namespace:
         mine = [item for item in rows if self._belongs(item, node, level)]
         if not node.chain and level.listed_at:  # all experiments: by accession
             return unique_names((item.id, item.id, item) for item in mine)
-        return unique_names((item.id, self._shown(item), item) for item in mine)
+        return self.named(mine)
+
+    def named(self, items: Iterable[Item]) -> dict[str, Item]:
+        """The names of objects that one folder shows; all of them, for clashes are told apart."""
+        return unique_names((item.id, self._shown(item), item) for item in items)
 
     def _belongs(self, item: Item, node: Node, level: Level) -> bool:
         """Whether a row of a listing that covers many parents is this parent's."""
@@ -266,8 +291,7 @@ class Namespace:
         if level is RESOURCE and name.endswith(INPUT_MARK) and node.item.level.inputs:
             session = node.above(EXPERIMENT)
             if session is not None:
-                ids = [node.item.id]
-                inputs = self._listings.inputs(session, node.item.level, ids, waiter).rows
+                inputs = self._listings.inputs(session, node.item, waiter).rows
                 wanted = (
                     (item.id, f"{item.label or item.id}{INPUT_MARK}", item) for item in inputs
                 )
@@ -276,29 +300,13 @@ class Namespace:
 
     # -- below "files"
 
-    def _files(self, node: Node, waiter: Waiter, not_before: float) -> Listing[RemoteFile]:
+    def _files(self, node: Node, waiter: Waiter, not_before: float) -> FileListing:
         resource = node.item
         return self._listings.files(resource, node.above(EXPERIMENT), waiter, not_before)
 
-    def _folder(self, node: Node, waiter: Waiter, not_before: float) -> FolderTree:
-        """The folder as the server's listing has it; an empty one when it is only local."""
-        rows = self._files(node, waiter, not_before).rows
-        key = (node.item.address, "files")
-        tree = self._remembered(key, rows)
-        if tree is None:
-            tree = folder_tree(rows)
-            self._remember(key, rows, tree)
-        assert isinstance(tree, FolderTree)
-        folder = tree.at(encode_name(part) for part in node.inner.split("/") if part)
-        if folder is None:
-            if not self._overlay.has_folder(node.item, node.inner):
-                raise NotFound(f"{node.path} is gone")
-            folder = FolderTree(node.inner)
-        return folder
-
     def _find_file(self, node: Node, name: str, waiter: Waiter, not_before: float) -> Found | None:
-        folder = self._folder(node, waiter, not_before)
-        found: Found | None = folder.folders.get(name) or folder.files.get(name)
+        catalog = self._files(node, waiter, not_before).catalog
+        found: Found | None = catalog.entry(node.inner, name)
         if isinstance(found, RemoteFile) and self._overlay.is_hidden(node.item, found.path):
             found = None
         if found is None:
@@ -306,18 +314,22 @@ class Namespace:
             if self._overlay.has_file(node.item, path):
                 found = LocalFile(path)
             elif self._overlay.has_folder(node.item, path):
-                found = FolderTree(path)
+                found = Folder(path)
         return found
 
     def _file_entries(self, node: Node, waiter: Waiter, not_before: float) -> dict[str, Found]:
-        folder = self._folder(node, waiter, not_before)
-        entries: dict[str, Found] = {**folder.folders}
-        for name, row in folder.files.items():
-            if not self._overlay.is_hidden(node.item, row.path):
-                entries[name] = row
+        shown = self._files(node, waiter, not_before).catalog.entries(node.inner)
+        # The root of a resource is there without files too; another folder may be local only.
+        if shown is None and not self._overlay.has_folder(node.item, node.inner):
+            raise NotFound(f"{node.path} is gone")
+        entries: dict[str, Found] = {
+            name: found
+            for name, found in (shown or {}).items()
+            if isinstance(found, Folder) or not self._overlay.is_hidden(node.item, found.path)
+        }
         local = self._overlay.names_in(node.item, node.inner)
         for path in local.folders:
-            entries.setdefault(encode_name(path.rpartition("/")[2]), FolderTree(path))
+            entries.setdefault(encode_name(path.rpartition("/")[2]), Folder(path))
         for path in local.files:
             entries.setdefault(encode_name(path.rpartition("/")[2]), LocalFile(path))
         return entries

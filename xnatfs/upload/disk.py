@@ -5,6 +5,7 @@ Used by everything in ``upload`` that writes; it knows nothing of records or upl
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 from collections.abc import Iterator
@@ -54,6 +55,22 @@ def sync_folder(folder: Path) -> None:
         # Some network file systems refuse fsync on a folder; they have no other way to offer.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
+
+
+def sync_file_system(folder: Path) -> None:
+    """Make all that was written to the file system of ``folder`` durable, in one step.
+
+    Raises: OSError; ENOSYS where the C library has no such call.
+    """
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if syncfs(fd):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    finally:
+        os.close(fd)
 
 
 def replace_file(path: Path, content: bytes, *, durable: bool) -> None:

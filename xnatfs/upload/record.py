@@ -103,6 +103,13 @@ class Record:
     # How often it was sent in vain, and why the last time.
     attempts: int = 0
     last_error: str = ""
+    # Versions of it that were sent and may have arrived: the answer was lost, or was an error.
+    perhaps: tuple[Base, ...] = ()
+
+    @property
+    def version(self) -> Base:
+        """What it is on the server once it has arrived."""
+        return Base(self.md5, self.size)
 
     def to_json(self) -> str:
         """The text that stands on disk."""
@@ -120,12 +127,11 @@ class Record:
             if cells["version"] != VERSION:
                 raise ValueError(f"written by a later xnatfs (version {cells['version']})")
             base = cells["base"]
+            perhaps = cells.get("perhaps", [])
             return cls(
                 id=str(cells["id"]),
                 target=Target(**{name: str(cells["target"][name]) for name in Target.__slots__}),
-                base=None
-                if base is None
-                else Base(str(base["digest"]), int(base["size"]), str(base.get("modified", ""))),
+                base=None if base is None else _base(base),
                 created=float(cells["created"]),
                 state=State(cells["state"]),
                 kind=Kind(cells["kind"]),
@@ -133,6 +139,7 @@ class Record:
                 md5=str(cells["md5"]),
                 attempts=int(cells["attempts"]),
                 last_error=str(cells["last_error"]),
+                perhaps=tuple(_base(version) for version in perhaps),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no record of an upload ({error!r})") from error
@@ -140,6 +147,10 @@ class Record:
     def replaced(self, **changes: Any) -> Record:
         """A copy with some fields changed."""
         return replace(self, **changes)
+
+
+def _base(cells: dict[str, Any]) -> Base:
+    return Base(str(cells["digest"]), int(cells["size"]), str(cells.get("modified", "")))
 
 
 def read_record(folder: Path) -> Record:

@@ -10,21 +10,24 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import Enum
 
 from xnatfs.errors import (
     AlreadyExists,
+    BadName,
     BadReply,
     Conflict,
     Contradiction,
     Interrupted,
     NotFound,
     NotPermitted,
+    QuotaExceeded,
     ServerBusy,
     ServerFault,
     TimedOut,
+    Unreachable,
     XnatfsError,
 )
 from xnatfs.model.entities import Item, RemoteFile
@@ -53,6 +56,9 @@ MOST_CUTS = 2
 # takes milliseconds, or what a broken one left (R§4.6). Seconds.
 SETTLING_S = 1.0
 
+# What ``Transfer.send`` raises when surely nothing was stored.
+NOT_STORED = (BadName, NotPermitted, NotFound, QuotaExceeded, Unreachable)
+
 
 class Found(Enum):
     """What a download shows of the server's bytes."""
@@ -68,10 +74,12 @@ class Sending:
 
     Args:
         archive, transfer: the server.
-        listing: a fresh listing of the resource; pays what else it proves.
+        listing: a fresh listing of the resource, by path; pays what else it proves.
         upload: sealed; resource: where it goes.
         waiter: how long.
         moved: called whenever bytes move.
+        longest_pause_s: what needs a longer pause than this (seconds) is raised instead.
+        orphan: a broken attempt of ours has left the name on the server's disk, unlisted.
 
     Threading: belongs to the thread that sends.
     """
@@ -80,11 +88,14 @@ class Sending:
         self,
         archive: Archive,
         transfer: Transfer,
-        listing: Callable[[Item, Waiter], list[RemoteFile]],
+        listing: Callable[[Item, Waiter], Mapping[str, RemoteFile]],
         upload: Upload,
         resource: Item,
         waiter: Waiter,
         moved: Callable[[], None],
+        *,
+        longest_pause_s: float = LONGEST_PAUSE_S,
+        orphan: bool = False,
     ) -> None:
         self._archive = archive
         self._transfer = transfer
@@ -102,10 +113,17 @@ class Sending:
         # may have been a success; and an archive (a name that no address carries) may only hold
         # names that a listing showed absent.
         self._look = (
-            self._base is not None or upload.record.attempts > 0 or literal(self._path) is None
+            self._base is not None
+            or upload.record.attempts > 0
+            or bool(upload.record.perhaps)
+            or literal(self._path) is None
+            or orphan
         )
         # The name is taken on the server's disk by something that no listing shows.
-        self._orphan = False
+        self._orphan = orphan
+        self._longest_pause_s = longest_pause_s
+        # Whether the server may have it without our knowing.
+        self.asked = False
         # The server had it once: if it is gone now, somebody has removed it.
         self._was_there = False
         self._faults = 0
@@ -155,6 +173,8 @@ class Sending:
         """Wait for the next attempt; raises ``error`` when there is no time for one."""
         asked = error.retry_after if isinstance(error, ServerBusy) else None
         pause_s = max(self._pause_s * random.uniform(0.5, 1.0), asked or 0.0)
+        if pause_s > self._longest_pause_s:
+            raise error
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
         log.info("upload of %s: %s; again in %.2f s", self._labels, error, pause_s)
         try:
@@ -169,7 +189,7 @@ class Sending:
             if row is not None and self._holds_ours(row):
                 return self._as_listed(row), True
             overwrite = self._may_replace(row)
-        self._look = True
+        self._look = self.asked = True
         try:
             sent = self._transfer.send(
                 self._resource,
@@ -179,6 +199,9 @@ class Sending:
                 self._waiter,
                 overwrite=overwrite,
             )
+        except NOT_STORED:
+            self.asked = False
+            raise
         except (ServerFault, BadReply):
             # R§4.6: the bytes may be in place without an entry in the catalog; the name is then
             # refused as a duplicate unless it is overwritten.
@@ -192,8 +215,7 @@ class Sending:
 
     def _find(self) -> RemoteFile | None:
         """The row of a fresh listing that has our name."""
-        rows = self._listing(self._resource, self._waiter)
-        return next((row for row in rows if row.path == self._path), None)
+        return self._listing(self._resource, self._waiter).get(self._path)
 
     def _has_size(self) -> bool:
         try:
@@ -229,6 +251,10 @@ class Sending:
             if self._base is None:
                 return self._orphan
             raise Conflict(f"{self._labels}: it was removed on the server meanwhile")
+        if row.digest and Base(row.digest, self._record.size if row.size is None else row.size) in (
+            self._record.perhaps
+        ):
+            return True
         if self._base is None:
             raise AlreadyExists(f"{self._labels}: the server has a file of this name already")
         if not self._is_base(row, self._base):
@@ -304,10 +330,7 @@ class Sending:
         raise ServerFault(f"{self._labels}: the server holds other bytes than were sent")
 
     def _nothing_stored(self) -> NotPermitted:
-        return NotPermitted(
-            f"cannot upload {self._labels}: the server accepted it but stored nothing "
-            f'(user "{self._record.target.account}" may not edit this resource)'
-        )
+        return nothing_stored(self._labels, self._record.target.account)
 
     def _has_only_size(self, row: RemoteFile) -> bool:
         """Whether the server has no digest to check, and the right size."""
@@ -327,6 +350,14 @@ class Sending:
         # Bytes that even the server's own digest does not describe are nobody's version.
         broken = bool(row.digest) and comparison.md5 != row.digest
         return Found.CUT if broken else Found.OTHER
+
+
+def nothing_stored(what: str, account: str) -> NotPermitted:
+    """The error for a silent 200 (R§4.5)."""
+    return NotPermitted(
+        f"cannot upload {what}: the server accepted it but stored nothing "
+        f'(user "{account}" may not edit this resource)'
+    )
 
 
 class Comparison:

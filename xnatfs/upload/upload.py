@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from xnatfs.config import MIB
-from xnatfs.errors import Conflict, DiskFault, Protected, XnatfsError
-from xnatfs.upload.body import Body
-from xnatfs.upload.disk import local_disk, sync_file, sync_folder, write_all
-from xnatfs.upload.record import RECORD_NAME, Base, Record, State, write_record
+from xnatfs.errors import Conflict, DiskFault, Protected, SpaceProblem
+from xnatfs.upload.content import BYTES_NAME, Bound, Content
+from xnatfs.upload.disk import local_disk, sync_file, sync_folder
+from xnatfs.upload.record import RECORD_NAME, Base, Record, State, Target, write_record
+
+__all__ = ["BYTES_NAME", "LEAVING", "Upload"]
 
 log = logging.getLogger(__name__)
-
-BYTES_NAME = "bytes"
 
 # Prefix of a folder that is being removed; a leading dot keeps it out of ``ls``.
 LEAVING = ".gone-"
 
 
-_READ = os.O_RDONLY | os.O_CLOEXEC
-
-
-class Bound(Protocol):
-    """What an upload asks of its spool: room for its bytes."""
-
-    def reserve(self, size: int) -> None:
-        """Count bytes before they are written. Raises NoSpace, DiskFault."""
-
-    def give_back(self, size: int) -> None:
-        """Count bytes less."""
+class Table(Bound, Protocol):
+    """What an upload asks of its spool: room for its bytes, and to be forgotten at the end."""
 
     def forget(self, upload: Upload) -> None:
         """The upload is gone."""
@@ -45,42 +34,30 @@ class Bound(Protocol):
 class Upload:
     """One file on its way, from its first byte to the moment the server surely has it.
 
-    While it may be written its file is held open; then it is opened for each use, so that
-    thousands may wait. Once it is done its bytes can be read for as long as somebody has the
-    object.
+    Once it is done its bytes can be read for as long as somebody has the object.
 
-    Threading: ``_mu`` guards the descriptor, the size, the running MD5 and the record: reads and
-    writes of one file exclude each other. The record is written to disk, and anything made
-    durable, without the lock; ``_changing`` lets one transition pass at a time. ``size``,
-    ``record`` and ``gone`` are read without the lock.
+    Threading: the bytes guard themselves (``Content``). ``_mu`` guards ``_changing``, which lets
+    one transition of the record pass at a time; the record is written to disk, and anything made
+    durable, without the lock. ``size``, ``record`` and ``gone`` are read without it.
     """
 
-    def __init__(self, bound: Bound, folder: Path, record: Record) -> None:
+    def __init__(self, table: Table, folder: Path, record: Record) -> None:
         """An upload that stands in ``folder``. Raises DiskFault."""
-        self._bound = bound
+        self._table = table
         self._folder = folder
         self._record = record
         self._mu = threading.Condition()
         self._changing = False
-        self._writable = record.state is State.OPEN
         self._gone = False
-        self._fd = -1
         # Whether a record of it was made durable; all later ones must be then.
         self._durable = False
+        # Whether the record that counts could not be written: the one on disk is older.
+        self._unwritten = False
         # The version of it that the server holds already, when it is written on after a send.
         self._stored: Base | None = None
         # Whether the bytes are known to be those of the record's MD5.
         self._proven = False
-        # MD5 of the first ``_hashed`` bytes: ready at the seal when they were written in order.
-        self._md5 = hashlib.md5(usedforsecurity=False)
-        self._hashed = 0
-        with local_disk(self._what):
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._size = os.fstat(fd).st_size
-        if self._writable:
-            self._fd = fd
-        else:
-            os.close(fd)
+        self._bytes = Content(table, folder, self._what, writable=record.state is State.OPEN)
 
     @property
     def folder(self) -> Path:
@@ -89,30 +66,32 @@ class Upload:
 
     @property
     def record(self) -> Record:
-        """The record as it stands on disk."""
+        """The record; as it stands on disk unless ``kept`` says no."""
         return self._record
+
+    @property
+    def kept(self) -> bool:
+        """Whether another process would find on disk what this one knows."""
+        return not self._unwritten
 
     @property
     def size(self) -> int:
         """Bytes, as written so far."""
-        return self._size
+        return self._bytes.size
 
     @property
     def gone(self) -> bool:
         """Whether it is done: nothing of it is left on disk."""
         return self._gone
 
+    # -- the bytes
+
     def read(self, offset: int, size: int) -> bytes:
         """Read up to ``size`` bytes; fewer only where the file ends.
 
         Raises: DiskFault.
         """
-        pieces = []
-        with self._mu, self._file() as fd:
-            while size > 0 and (piece := os.pread(fd, size, offset)):
-                pieces.append(piece)
-                offset, size = offset + len(piece), size - len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return self._bytes.read(offset, size)
 
     def write(self, offset: int, data: bytes) -> int:
         """Write all of ``data``; the upload must be OPEN.
@@ -121,30 +100,28 @@ class Upload:
 
         Raises: NoSpace, QuotaExceeded, DiskFault; a part of ``data`` may be written then.
         """
-        with self._mu, self._changes_bytes() as fd:
-            self._bound.reserve(offset + len(data) - self._size)
-            self._size = max(self._size, offset + len(data))
-            write_all(fd, data, offset)
-            if offset < self._hashed:
-                self._restart_md5()
-            if offset == self._hashed:
-                self._md5.update(data)
-                self._hashed += len(data)
-        return len(data)
+        return self._bytes.write(offset, data)
 
     def truncate(self, length: int) -> None:
         """Cut, or lengthen with zeros; the upload must be OPEN.
 
         Raises: NoSpace, QuotaExceeded, DiskFault.
         """
-        with self._mu, self._changes_bytes() as fd:
-            self._bound.reserve(length - self._size)
-            self._size = max(self._size, length)
-            os.ftruncate(fd, length)
-            if length < self._size:
-                self._measure(fd)
-            if length < self._hashed:
-                self._restart_md5()
+        self._bytes.truncate(length)
+
+    def open_body(self, on_read: Callable[[], None] | None = None) -> BinaryIO:
+        """The bytes for a transfer, from the start; the caller closes it.
+
+        Args:
+            on_read: called after each piece that was read.
+
+        Raises: DiskFault.
+        """
+        return self._bytes.open_body(on_read)
+
+    def close(self) -> None:
+        """Let go of the descriptor; the next use opens it again."""
+        self._bytes.close()
 
     def fsync(self) -> None:
         """Make bytes and record survive a power loss; later records will, too.
@@ -152,36 +129,43 @@ class Upload:
         Raises: NoSpace, QuotaExceeded, DiskFault.
         """
         with self._transition(), local_disk(self._what):
+            if self._gone:
+                return
             self._durable = True
-            sync_file(self._path)
+            sync_file(self._bytes.path)
             sync_file(self._folder / RECORD_NAME)
             sync_folder(self._folder)
             sync_folder(self._folder.parent)
 
+    def synced(self) -> None:
+        """Its file system was synced as a whole since the last change: as after ``fsync``."""
+        self._durable = True
+
+    # -- the transitions
+
     def seal(self) -> Record:
         """Nothing more is written for now: size and MD5 go into the record, state SEALED.
 
-        Reads what was not hashed while it was written. A FAILED one is SEALED again.
+        Reads what was not hashed while it was written. A FAILED one is SEALED again. A full disk
+        does not keep it from being sent: then ``kept`` says that the record is not on disk.
 
-        Raises: Conflict (it stays one), NoSpace, QuotaExceeded, DiskFault.
+        Raises: Conflict (it stays one), DiskFault.
         """
         with self._transition():
             self._refuse_conflict()
             if self._record.md5:
-                if self._record.state is State.FAILED:
-                    self._write(state=State.SEALED)
-            else:
-                with self._mu:
-                    self._writable = False
-                try:
-                    md5 = self._whole_md5()
-                    self._write(state=State.SEALED, size=self._size, md5=md5)
-                except BaseException:
-                    with self._mu:
-                        self._writable = self._record.state is State.OPEN
-                    raise
-                self._proven = True
-                self.close()
+                if self._record.state is State.FAILED or self._unwritten:
+                    self._write_if_possible(state=State.SEALED)
+                return self._record
+            self._bytes.end_writing()
+            try:
+                md5 = self._bytes.md5()
+            except BaseException:
+                self._bytes.let_write()
+                raise
+            self._write_if_possible(state=State.SEALED, size=self.size, md5=md5)
+            self._proven = True
+            self.close()
             return self._record
 
     def resume(self) -> Record:
@@ -199,11 +183,13 @@ class Upload:
                     f"xnatfs uploads export {record.id} saves what there is"
                 )
             if not self._proven:
-                if (self._size, self._whole_md5()) != (record.size, record.md5):
-                    raise DiskFault(f"{self._what} {self._path} is not what was written there")
+                if (self.size, self._bytes.md5()) != (record.size, record.md5):
+                    raise DiskFault(
+                        f"{self._what} {self._bytes.path} is not what was written there"
+                    )
                 self._proven = True
             if record.state is State.FAILED:
-                self._write(state=State.SEALED)
+                self._write_if_possible(state=State.SEALED)
             return self._record
 
     def reopen(self) -> None:
@@ -216,33 +202,59 @@ class Upload:
         """
         with self._transition():
             self._refuse_conflict()
-            base = self._stored or self._record.base
-            self._write(state=State.OPEN, size=0, md5="", base=base, last_error="")
-            with self._mu, local_disk(self._what):
-                if self._fd < 0:
-                    self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-                self._writable = True
-                self._proven = False
+            changes: dict[str, Any] = {"state": State.OPEN, "size": 0, "md5": "", "last_error": ""}
+            if self._stored is not None:
+                changes |= {"base": self._stored, "perhaps": ()}
+            self._write(**changes)
+            self._bytes.let_write()
+            self._proven = False
+
+    def readdress(self, target: Target, base: Base | None) -> None:
+        """It gets another name before it was sent; nothing of it is on the server.
+
+        Args:
+            target: where it goes now.
+            base: what it replaces there.
+
+        Raises: NoSpace, QuotaExceeded, DiskFault; it goes where it went then.
+        """
+        with self._transition():
+            changes: dict[str, Any] = {"target": target, "base": base}
+            if self._record.md5:
+                changes |= {"state": State.SEALED, "last_error": ""}
+            self._write(**changes, attempts=0, perhaps=())
 
     def stored(self, version: Base) -> None:
         """The server has taken it as ``version``; its MD5 may still be owed."""
         self._stored = version
 
-    def trouble(self, reason: str) -> None:
+    def doubt(self) -> None:
+        """It may be on the server already: another process had it and cannot be asked."""
+        self._record = _doubted(self._record)
+
+    def absent(self) -> None:
+        """The server was seen not to have it."""
+        self._record = self._record.replaced(perhaps=())
+
+    def trouble(self, reason: str, *, asked: bool = True) -> None:
         """Sending it failed for now: count the attempt and remember why; the state stays.
+
+        Args:
+            reason: one line.
+            asked: whether the server may have it all the same.
 
         None of ``trouble``, ``fail`` and ``conflict`` raises: a record that cannot be written
         leaves the one before on disk, by which the next process looks before it sends.
         """
-        self._note(self._record.state, reason)
+        self._note(self._record.state, reason, asked=asked)
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, *, asked: bool = False) -> None:
         """Give up: state FAILED, with the reason."""
-        self._end(State.FAILED, reason)
+        self._end(State.FAILED, reason, asked=asked)
 
     def conflict(self, reason: str) -> None:
         """Somebody else's version is there: state CONFLICT, with the reason."""
-        self._end(State.CONFLICT, reason)
+        self._end(State.CONFLICT, reason, asked=False)
 
     def done(self) -> None:
         """Remove it from the spool: the server surely has it, or nobody wants it.
@@ -253,11 +265,8 @@ class Upload:
             if self._gone:
                 return
             self._gone = True
-            with self._mu:
-                self._writable = False
-                # Held open from here to the last reference: whoever has the file open reads on.
-                with suppress(OSError):
-                    self._fd = self._fd if self._fd >= 0 else os.open(self._path, _READ)
+            # From here to the last reference: whoever has the file open reads on.
+            self._bytes.keep_readable()
             leaving = self._folder.with_name(LEAVING + self._folder.name)
             try:
                 # In one step: a folder that lost its record but not its bytes would be a riddle.
@@ -265,84 +274,17 @@ class Upload:
                 shutil.rmtree(leaving)
             except OSError as error:
                 log.warning("cannot remove %s from the spool: %s", self._folder, error)
-        self._bound.forget(self)
-
-    def open_body(self, on_read: Callable[[], None] | None = None) -> BinaryIO:
-        """The bytes for a transfer, from the start; the caller closes it.
-
-        Args:
-            on_read: called after each piece that was read.
-
-        Raises: DiskFault.
-        """
-        with local_disk(self._what):
-            return Body(self._path, on_read)
+        self._table.forget(self)
 
     def settle_in(self, place: Path) -> None:
         """Rename its folder to ``place``. Raises OSError."""
         os.rename(self._folder, place)
         self._folder = place
-
-    def close(self) -> None:
-        """Let go of the descriptor; the next use opens it again."""
-        with self._mu:
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
-
-    def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0:
-            os.close(self._fd)
-
-    @property
-    def _path(self) -> Path:
-        return self._folder / BYTES_NAME
+        self._bytes.moved(place)
 
     @property
     def _what(self) -> str:
         return f"the spool copy of {self._record.target.labels}"
-
-    @contextmanager
-    def _file(self) -> Iterator[int]:
-        """The descriptor, or one for this use. ``_mu`` is held."""
-        with local_disk(self._what):
-            if self._fd >= 0:
-                yield self._fd
-                return
-            fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                yield fd
-            finally:
-                os.close(fd)
-
-    @contextmanager
-    def _changes_bytes(self) -> Iterator[int]:
-        """The descriptor, for a change of the bytes. ``_mu`` is held."""
-        if not self._writable:
-            raise RuntimeError(f"{self._what} is changed while it is {self._record.state.value}")
-        with self._file() as fd:
-            try:
-                yield fd
-            except BaseException:
-                # Part of it may be there: ask the file, and trust no running sum.
-                self._restart_md5()
-                self._measure(fd)
-                raise
-
-    def _measure(self, fd: int) -> None:
-        counted, self._size = self._size, os.fstat(fd).st_size
-        self._bound.give_back(counted - self._size)
-
-    def _restart_md5(self) -> None:
-        self._md5 = hashlib.md5(usedforsecurity=False)
-        self._hashed = 0
-
-    def _whole_md5(self) -> str:
-        with self._mu, self._file() as fd:
-            while self._hashed < self._size and (piece := os.pread(fd, MIB, self._hashed)):
-                self._md5.update(piece)
-                self._hashed += len(piece)
-            return self._md5.hexdigest()
 
     @contextmanager
     def _transition(self) -> Iterator[None]:
@@ -360,29 +302,44 @@ class Upload:
     def _write(self, **changes: Any) -> None:
         record = self._record.replaced(**changes)
         write_record(self._folder, record, durable=self._durable)
-        self._record = record
+        self._record, self._unwritten = record, False
 
-    def _note(self, state: State, reason: str) -> None:
+    def _write_if_possible(self, **changes: Any) -> None:
+        """A change that counts even if the disk does not take it; the next one tries again."""
+        try:
+            self._write(**changes)
+        except (SpaceProblem, DiskFault) as error:
+            self._record, self._unwritten = self._record.replaced(**changes), True
+            log.warning("%s: its record could not be written: %s", self._what, error)
+
+    def _note(self, state: State, reason: str, *, asked: bool) -> None:
         with self._transition():
             if self._gone:
                 return
-            changes = {
-                "state": state,
-                "attempts": self._record.attempts + 1,
-                "last_error": reason,
-            }
-            try:
-                self._write(**changes)
-            except XnatfsError as error:
-                log.warning("%s: cannot note %r: %s", self._what, reason, error)
-                self._record = self._record.replaced(**changes)
+            old = self._record
+            new = _doubted(old) if asked else old
+            new = new.replaced(state=state, last_error=reason)
+            tries = old.attempts + 1
+            if new == old:
+                # The same again, of thousands of files perhaps: not worth the disk's time.
+                self._record = old.replaced(attempts=tries)
+                return
+            self._write_if_possible(
+                state=state, last_error=reason, perhaps=new.perhaps, attempts=tries
+            )
 
-    def _end(self, state: State, reason: str) -> None:
-        with self._mu:
-            self._writable = False
-        self._note(state, reason)
+    def _end(self, state: State, reason: str, *, asked: bool) -> None:
+        self._bytes.end_writing()
+        self._note(state, reason, asked=asked)
         self.close()
 
     def _refuse_conflict(self) -> None:
         if self._record.state is State.CONFLICT:
             raise Conflict(f"{self._record.target.labels}: {self._record.last_error}")
+
+
+def _doubted(record: Record) -> Record:
+    """The record of an upload that the server may have now."""
+    if not record.md5 or record.version in record.perhaps:
+        return record
+    return record.replaced(perhaps=(*record.perhaps, record.version))

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from xnatfs.cli.options import BY_KEY, Option, flag, mount_words, option_of, value_of
 from xnatfs.config import ServerSettings, Settings, config_home
 from xnatfs.errors import UsageError
+from xnatfs.options import BY_KEY, Option, flag, mount_words, option_of, value_of
 
 log = logging.getLogger(__name__)
 

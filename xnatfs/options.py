@@ -89,6 +89,16 @@ def archive_path(text: str) -> str:
     return "/" + "/".join(part for part in text.split("/") if part)
 
 
+def data_type(text: str) -> str:
+    """The name of a data type: ``xnat:mrSessionData``.
+
+    Raises: ValueError.
+    """
+    if not re.fullmatch(r"[A-Za-z_][\w.-]*:[A-Za-z_][\w.-]*", text):
+        raise ValueError("a data type is given as xnat:mrSessionData")
+    return text
+
+
 def one_of(*words: str) -> Callable[[str], str]:
     """One of these words."""
 
@@ -112,11 +122,11 @@ def flag(text: str) -> bool:
 
 
 # Groups of verbs: those that log in, and among them those that read, and the mount.
-LOGIN = frozenset({"mount", "ls", "uploads", "doctor"})
-READING = frozenset({"mount", "ls"})
-WRITING = frozenset({"mount", "uploads"})
-MOUNT = frozenset({"mount"})
-ALL = frozenset({"mount", "umount", "ls", "status", "uploads", "doctor", "demo"})
+LOGIN = frozenset({"mount", "run", "ls", "find", "uploads", "login", "logout", "doctor"})
+READING = frozenset({"mount", "run", "ls", "find"})
+WRITING = frozenset({"mount", "run", "uploads"})
+MOUNT = frozenset({"mount", "run"})
+ALL = LOGIN | {"umount", "status", "demo"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +191,12 @@ TABLE: tuple[Option, ...] = (
            MOUNT, stricter=min),
     Option("allow-delete", flag, "policy.allow_delete", "remove files that others made", MOUNT,
            stricter=min),
+    Option("allow-create", flag, "policy.allow_create", "make subjects, sessions and scans",
+           MOUNT, stricter=min),
+    Option("session-type", data_type, "policy.session_type", "the data type of new sessions",
+           MOUNT, "TYPE"),
+    Option("scan-type", data_type, "policy.scan_type", "the data type of new scans", MOUNT,
+           "TYPE"),
     Option("cache-dir", folder, "store.folder", "where downloaded data is kept", READING, "DIR"),
     Option("cache-size", size, "store.size", "how much of it", READING, "SIZE", stricter=min),
     Option("cache-max-age", duration, "store.max_age_s", "for how long at most", READING, "TIME",
@@ -189,6 +205,8 @@ TABLE: tuple[Option, ...] = (
            WRITING, "DIR"),
     Option("spool-size", size, "spool.size", "how much may wait (0: up to 5 %% free disk)",
            WRITING, "SIZE", stricter=min),
+    Option("write-back", flag, "spool.write_back",
+           "close returns when the data is safe on this disk; it is sent in the background", MOUNT),
     Option("metadata-ttl", duration, "limits.metadata_ttl_s",
            "age at which others' changes are seen", READING, "TIME"),
     Option("verify", one_of("strict", "warn"), "store.verify",
@@ -202,8 +220,8 @@ TABLE: tuple[Option, ...] = (
     Option("gid", number, "view.gid", "group of the files shown", MOUNT, "ID"),
     Option("umask", mode_bits, "view.umask", "permission bits that are not shown", MOUNT, "BITS"),
     Option("allow-other", flag, "", "let other users of this machine in", MOUNT, stricter=min),
-    Option("foreground", flag, "", "stay in the foreground and log to the terminal", MOUNT,
-           short="f", in_files=False),
+    Option("foreground", flag, "", "stay in the foreground and log to the terminal",
+           frozenset({"mount"}), short="f", in_files=False),
     Option("log-file", folder, "", "the log (default: in the state folder)", MOUNT, "FILE"),
     Option("log-level", one_of("debug", "info", "warning", "error"), "", "how much is logged",
            MOUNT, "LEVEL"),
