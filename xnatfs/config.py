@@ -58,6 +58,8 @@ class ServerSettings:
     url: str
     # Login name asked for with -u; "" means: whatever the credentials found say.
     user: str = ""
+    # A file of logins, looked into before everything else; None: $NETRC or ~/.netrc, in its turn.
+    netrc: Path | None = None
     # Work as guest, on sites that are open.
     anonymous: bool = False
     # Send a password over plain http to a host other than the loopback.

@@ -173,6 +173,8 @@ TABLE: tuple[Option, ...] = (
            "($XNAT_HOST, $XNATPY_HOST, $XNAT_URL)", LOGIN, "URL", short="s"),
     Option("user", str, "server.user", "log in as this user (netrc entry, else a prompt)",
            LOGIN, "NAME", short="u"),
+    Option("netrc", folder, "server.netrc",
+           "a file with the login (mode 0600), before all others", LOGIN, "FILE"),
     Option("anonymous", flag, "server.anonymous", "work as a guest, on an open site", LOGIN),
     Option("allow-http", flag, "server.allow_http",
            "send the password over plain http to another host", LOGIN, stricter=min),
@@ -323,12 +325,15 @@ _OTHERS_WORDS = {
 def mount_words(text: str) -> dict[str, Any]:
     r"""The options of one ``-o``: ``allow_overwrite,cache_size=20G``; ``\,`` is a comma.
 
+    With ``sloppy`` among them, those that nobody knows are passed over.
+
     Returns: key → value.
 
     Raises: UsageError.
     """
     found: dict[str, Any] = {}
-    for word in re.split(r"(?<!\\),", text):
+    words = re.split(r"(?<!\\),", text)
+    for word in words:
         name, has_value, value = word.replace("\\,", ",").strip().partition("=")
         if not name or name.startswith(("x-", "X-")) or name == "comment":
             continue
@@ -336,6 +341,10 @@ def mount_words(text: str) -> dict[str, Any]:
             continue
         if name == "ro" and not has_value:
             name = "read_only"
+        if name == "remount":
+            raise UsageError("-o remount: unmount and mount with the new options")
+        if "sloppy" in words and name.replace("-", "_") not in BY_KEY:
+            continue
         option = option_of(name, "-o")
         found[option.key] = value_of(option, value if has_value else None, "-o")
     return found

@@ -161,7 +161,7 @@ def test_names_the_packages_of_each_distribution(
     named = packages(answer.stdout, install)
     assert expected <= named
     assert named & FUSE_PACKAGES == expected & FUSE_PACKAGES
-    assert {"rsync", "curl", "unzip", "fio", "tar", "ca-certificates"} <= named
+    assert {"rsync", "curl", "unzip", "fio", "nano", "tar", "ca-certificates"} <= named
     assert "pip install" in answer.stdout
     assert not (tmp_path / "called").exists()
 
@@ -179,7 +179,7 @@ def test_a_demo_alone_needs_no_tools_of_the_tests(tmp_path: Path) -> None:
     os_release.write_text(DEBIAN_12)
     answer = call("script/demo", "--dry-run", XNATFS_OS_RELEASE=str(os_release))
     assert answer.returncode == 0, answer.stderr
-    assert not packages(answer.stdout, APT) & {"fio", "rsync", "curl", "unzip"}
+    assert not packages(answer.stdout, APT) & {"fio", "rsync", "curl", "unzip", "nano"}
     assert answer.stdout.splitlines()[-1] == "+ exec .venv/bin/xnatfs demo"
 
 

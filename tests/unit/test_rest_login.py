@@ -198,3 +198,15 @@ def test_a_session_file_that_others_could_write_is_not_believed(tmp_path: Path) 
     for file in (tmp_path / "sessions").glob("*.json"):
         file.chmod(0o644)
     assert shared.load() == {}
+
+
+def test_a_file_that_was_asked_for_comes_first(home: Path) -> None:
+    file = home / "login"
+    settings = ServerSettings(url=URL, netrc=file)
+    environ = {"HOME": str(home), "XNAT_USER": "env", "XNAT_PASS": "e"}
+    with pytest.raises(UsageError, match="there is no such file"):
+        login.find_credentials(settings, environ, None, state_folder=home / "state")
+    file.write_text("machine xnat.example.edu login service password ps")
+    file.chmod(0o600)
+    found = login.find_credentials(settings, environ, None, state_folder=home / "state")
+    assert (found.user, found.secret, found.source) == ("service", "ps", str(file))

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import stat
 import subprocess
@@ -289,16 +290,63 @@ def test_a_clean_end_with_something_left(spool: Spool) -> None:
 
 
 def test_a_spool_that_vanished_is_an_error_and_no_crash(spool: Spool) -> None:
-    import shutil
-
     upload = spool.new(target("a"), None, [b"a"])
     shutil.rmtree(spool.folder)
     upload.fail("a reason")
     assert upload.record.last_error == "a reason"
-    with pytest.raises(DiskFault):
-        spool.new(target("b"), None, None)
     upload.done()
     spool.release()
+
+
+def test_a_spool_that_was_cleaned_away_is_made_again(spool: Spool) -> None:
+    open_ = spool.new(target("a"), None, [b"content"])
+    shutil.rmtree(spool.folder)
+    # Its bytes are there as long as it is open, whatever becomes of their name.
+    assert open_.seal().md5 == md5(b"content")
+    assert not open_.kept
+    with open_.open_body() as body:
+        assert body.read() == b"content"
+    sealed = spool.new(target("b"), None, [b"b"])
+    sealed.seal()
+    assert sealed.kept
+    assert read_record(sealed.folder).state is State.SEALED
+    sealed.done()
+    open_.done()
+    assert spool.pending() == []
+
+
+def test_the_bound_counts_what_others_left(tmp_path: Path) -> None:
+    settings = SpoolSettings(folder=tmp_path, size=1000)
+    first = Spool(settings, SERVER, "ada")
+    first.adopt()
+    first.new(target("a"), None, [bytes(700)]).seal()
+    second = Spool(settings, SERVER, "ada")
+    second.adopt()
+    with pytest.raises(NoSpace, match="holds 700 bytes"):
+        second.new(target("b"), None, [bytes(400)])
+    second.new(target("b"), None, [bytes(300)]).seal()
+    assert second.free().blocks_available == 0
+
+
+def test_a_full_disk_does_not_keep_what_was_written_from_being_sent(tiny_disk: Path) -> None:
+    spool = Spool(SpoolSettings(folder=tiny_disk, size=1 << 30), SERVER, "ada")
+    spool.adopt()
+    upload = spool.new(target(), None, [b"whole"])
+    filler = tiny_disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as out:
+        while True:
+            out.write(bytes(4096))
+    assert upload.seal().state is State.SEALED
+    assert not upload.kept
+    assert upload.resume().md5 == md5(b"whole")
+    with upload.open_body() as body:
+        assert body.read() == b"whole"
+    assert read_record(upload.folder).state is State.OPEN
+    filler.unlink()
+    # The next change of the record finds room.
+    upload.trouble("the server is away")
+    assert upload.kept
+    assert read_record(upload.folder).md5 == md5(b"whole")
 
 
 CHILD = """

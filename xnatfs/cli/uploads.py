@@ -1,9 +1,10 @@
 """What has not reached the server yet: the data is on this disk.
 
-xnatfs uploads [list]          what waits, and why
-xnatfs uploads send [ID…]      send what a mount that is gone has left
+xnatfs uploads [list]            what waits, and why
+xnatfs uploads wait              let the mounts that live send now, and wait for it
+xnatfs uploads send [ID…]        send what mounts that are gone have left
 xnatfs uploads export DIR [ID…]  copy the data to a folder
-xnatfs uploads drop ID…        remove it for good (--all: everything)
+xnatfs uploads drop ID…          remove it for good (--all: everything)
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -20,11 +22,13 @@ from pathlib import Path
 from xnatfs import options
 from xnatfs.cli import exits
 from xnatfs.cli.connecting import connector, waiter_for
+from xnatfs.cli.parting import Progress
 from xnatfs.cli.shown import FORMATS, age_text, bytes_text, count_text, printable, render
 from xnatfs.config import Settings
 from xnatfs.configuration import choose, normal_url
-from xnatfs.errors import UsageError, WaitEnded, XnatfsError
-from xnatfs.upload.queue import Queue, Row
+from xnatfs.errors import ServerProblem, UsageError, WaitEnded, XnatfsError
+from xnatfs.upload.queue import Queue, Row, Standing
+from xnatfs.upload.record import State
 from xnatfs.waiting import Waiter
 
 _COLUMNS = ("id", "state", "size", "age", "path", "server", "held by", "problem")
@@ -33,7 +37,7 @@ _COLUMNS = ("id", "state", "size", "age", "path", "server", "held by", "problem"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``uploads``."""
     parser.add_argument(
-        "action", nargs="?", default="list", choices=("list", "send", "export", "drop")
+        "action", nargs="?", default="list", choices=("list", "wait", "send", "export", "drop")
     )
     parser.add_argument("words", nargs="*", metavar="ID")
     parser.add_argument("--all", action="store_true", help="drop everything")
@@ -44,7 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="even if it is not known whether its mount, on another machine, still works on it",
     )
+    parser.add_argument("--wait", metavar="TIME", help="wait at most so long (until all is sent)")
+    parser.add_argument(
+        "-n", "--dry-run", action="store_true", help="say what would be done, and do nothing"
+    )
     parser.add_argument("--format", choices=FORMATS, default="table", help="how it is written")
+    parser.add_argument(
+        "--json", action="store_const", const="json", dest="format", help="--format json"
+    )
     options.add_to(parser, "uploads")
 
 
@@ -53,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     settings = choose(args, os.environ, needs_server=False).settings
     actions: dict[str, Callable[[argparse.Namespace, Settings, Queue], int]] = {
         "list": _list,
+        "wait": _wait,
         "send": _send,
         "export": _export,
         "drop": _drop,
@@ -84,10 +96,51 @@ def _cells(row: Row, form: str) -> dict[str, str]:
     }
 
 
+def _wait(args: argparse.Namespace, settings: Settings, queue: Queue) -> int:
+    """Ask every mount of this machine to send; what is left then did not arrive."""
+    from xnatfs.fuse import control
+
+    try:
+        wait_s = None if args.wait is None else options.duration(args.wait)
+    except ValueError as error:
+        raise UsageError(f"--wait: {error}") from error
+    ends = None if wait_s is None else time.monotonic() + wait_s
+    with Progress(wanted=sys.stderr.isatty() and not args.quiet) as shown:
+        for record in control.records(settings.state_folder):
+            if record.ended or not record.here or not control.is_alive(record):
+                continue
+            left_s = None if ends is None else max(0.0, ends - time.monotonic())
+            with suppress(ServerProblem, WaitEnded):  # it ended, or hangs: its uploads are below
+                for reply in control.ask(record, {"verb": "send", "wait": left_s}):
+                    shown.update(int(reply.get("pending", 0)))
+    failed = [_report(row, _problem(row)) for row in queue.rows(args.words) if not _is_open(row)]
+    if not failed and not args.quiet:
+        print("everything has arrived")
+    return exits.NOT_ARRIVED if failed else exits.OK
+
+
+def _is_open(row: Row) -> bool:
+    """Whether somebody still writes it, in a mount that lives."""
+    is_open = row.record is not None and row.record.state is State.OPEN
+    return is_open and row.standing is Standing.LIVE
+
+
+def _problem(row: Row) -> str:
+    if row.problem or row.record is None:
+        return row.problem
+    return row.record.last_error or f"{row.record.target.labels} is {row.record.state.value}"
+
+
 def _send(args: argparse.Namespace, settings: Settings, queue: Queue) -> int:
-    rows = queue.rows([*args.words, *args.take] if args.words or args.take else ())
+    named = [*args.words, *args.take]
+    rows = queue.rows(named)
+    if not named:
+        # Theirs to send: ``wait`` asks them to.
+        rows = [row for row in rows if row.standing is not Standing.LIVE]
     if settings.server.url:
         rows = [row for row in rows if row.record and row.record.target.server == _url(settings)]
+    if args.dry_run:
+        return _would(rows, "sent")
     failed = [_report(row, row.problem) for row in rows if row.record is None]
     for (server, account), group in groupby(sorted(rows, key=_address), key=_address):
         if server:
@@ -98,6 +151,13 @@ def _send(args: argparse.Namespace, settings: Settings, queue: Queue) -> int:
     elif not rows and not args.quiet:
         print("nothing waits")
     return exits.NOT_ARRIVED if failed else exits.OK
+
+
+def _would(rows: list[Row], done: str) -> int:
+    for row in rows:
+        path = row.record.target.labels if row.record else row.problem
+        print(printable(f"{row.id} would be {done}: {path}"))
+    return exits.OK
 
 
 def _url(settings: Settings) -> str:
@@ -129,7 +189,10 @@ def _send_to(
             # As long as bytes move, however many there are.
             with suppress(WaitEnded):
                 fs.drain(Waiter(idle_s=there.limits.io_timeout_s))
-            left = later if len(later) < len(left) else []
+            if len(later) == len(left):
+                failed += [_report(row, "another upload has the same name") for row in later]
+                break
+            left = later
         why = {str(pending["id"]): str(pending["error"]) for pending in fs.pending()}
         failed += [_report(row, why[row.id]) for row in rows if row.id in why]
     finally:
@@ -146,6 +209,8 @@ def _export(args: argparse.Namespace, _settings: Settings, queue: Queue) -> int:
     if not args.words:
         raise UsageError("uploads export needs a folder")
     folder, *ids = args.words
+    if args.dry_run:
+        return _would(queue.rows(ids), f"copied to {folder}")
     for row in queue.rows(ids):
         print(printable(str(queue.export(row, Path(folder)))))
     return exits.OK
@@ -155,6 +220,8 @@ def _drop(args: argparse.Namespace, _settings: Settings, queue: Queue) -> int:
     ids = [*args.words, *args.take]
     if not ids and not args.all:
         raise UsageError("uploads drop needs the ids of what shall be lost for good, or --all")
+    if args.dry_run:
+        return _would(queue.rows(ids), "lost for good")
     for row in queue.rows(ids):
         queue.drop(row, force=row.id in args.take)
         if not args.quiet:

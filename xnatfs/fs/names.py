@@ -43,7 +43,7 @@ _PATTERNS: tuple[_Pattern, ...] = (
         NameClass.LOCAL,
     ),
     # NFS clients' own leftovers; editors' swap, probe and backup files (vim, emacs, nano).
-    _Pattern(re.compile(r"\.nfs[0-9a-f]+|\..*\.sw[a-p]|4913|.+~"), NameClass.TEMPORARY),
+    _Pattern(re.compile(r"\.nfs[0-9a-f]+|\..*\.sw[a-p]x?|4913|.+~"), NameClass.TEMPORARY),
     # rsync: ".name.XXXXXX".
     _Pattern(re.compile(r"\..+\.[A-Za-z0-9]{6}"), NameClass.TEMPORARY, made_by_mkstemp=True),
     # sed -i: "sedXXXXXX"; mkstemp of Python: "tmpXXXXXXXX".

@@ -141,7 +141,7 @@ class OpenFile:
 
     def write(self, offset: int, data: bytes, waiter: Waiter) -> None:
         """Write all of ``data``; the first write to an existing file copies it up."""
-        with self._turn.held(waiter, self.label):
+        with self._changing(waiter):
             upload = self._writable(self.size, waiter)
             self._written = True
             try:
@@ -154,7 +154,7 @@ class OpenFile:
 
     def truncate(self, length: int, waiter: Waiter) -> None:
         """Cut the file, or lengthen it with zeros."""
-        with self._turn.held(waiter, self.label):
+        with self._changing(waiter):
             upload = self._writable(length, waiter)
             self._ways.find_room(lambda: upload.truncate(length), waiter)
             self._written = True
@@ -165,7 +165,7 @@ class OpenFile:
         Nothing is sent before something is written or the last descriptor is released, so that
         ``cmd > file`` is one upload, with no empty one before it.
         """
-        with self._turn.held(waiter, self.label):
+        with self._changing(waiter):
             self._writable(0, waiter).truncate(0)
 
     def fsync(self, waiter: Waiter) -> None:
@@ -174,6 +174,14 @@ class OpenFile:
         state = self._state
         if not isinstance(state, Reading):
             state.upload.fsync()
+
+    @contextmanager
+    def _changing(self, waiter: Waiter) -> Iterator[None]:
+        """Hold the turn. The background sender passes over what is held: it is posted anew."""
+        with self._turn.held(waiter, self.label):
+            yield
+        if self.waits:
+            self._ways.post(self)
 
     def _writable(self, keep: int, waiter: Waiter) -> Upload:
         """The upload to write into; called with the turn. ``keep``: old bytes still wanted."""
@@ -238,7 +246,7 @@ class OpenFile:
 
     def _seal(self, waiter: Waiter) -> bool:
         """Whether the spool alone can be relied on from now on."""
-        with self._turn.held(waiter, self.label):
+        with self._changing(waiter):
             state = self._state
             if isinstance(state, Writing):
                 self._ways.seal(state.upload)
@@ -332,7 +340,7 @@ class OpenFile:
 
         Raises: what the spool raises; nothing has changed then.
         """
-        with self._turn.held(waiter, self.label):
+        with self._changing(waiter):
             if not self.removed and not self._only_here(waiter):
                 return False
             state = self._state
@@ -349,7 +357,7 @@ class OpenFile:
 
     def follow(self, copy: OpenFile, waiter: Waiter) -> None:
         """The file is called as ``copy`` from now on, which the server has just got."""
-        with self._turn.held(waiter, self.label):
+        with self._changing(waiter):
             state = self._state
             if isinstance(state, Reading):
                 self._sources.append(state.source)
@@ -362,7 +370,7 @@ class OpenFile:
 
         Returns: False: the server's file is gone already.
         """
-        with self._turn.held(waiter, self.label):
+        with self._changing(waiter):
             if not self.removes:
                 return False
             if isinstance(self._state, Reading):
@@ -372,7 +380,7 @@ class OpenFile:
 
     def remove_for_good(self, delete: Callable[[str, Version], None], waiter: Waiter) -> None:
         """The last release of a removed file: ``delete`` the server's unless its name came back."""
-        with self._turn.held(waiter, self.label):
+        with self._changing(waiter):
             if self.removes and self.base is not None:
                 delete(self.removes, self.base)
             self.removes = ""
@@ -383,7 +391,7 @@ class OpenFile:
 
         Yields: whether it is only here; if not, the server has it by now.
         """
-        with self._turn.held(waiter, self.label):
+        with self._changing(waiter):
             yield self._only_here(waiter)
 
     def _only_here(self, waiter: Waiter) -> bool:

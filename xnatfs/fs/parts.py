@@ -94,7 +94,7 @@ class Parts:
             self.archive, self.transfer, self.receipts, limits, self._on_listing, self._on_stored
         )
         self.outbox = Outbox(self.uploader, self.senders, limits)
-        self._groups = GroupCommit(settings.spool.folder)
+        self.groups = GroupCommit(settings.spool.folder)
         self.rights = Rights(
             settings.policy, self.listings, self.archive, self.receipts, self.run, limits
         )
@@ -183,7 +183,7 @@ class Parts:
     def seal(self, upload: Upload) -> None:
         """The content is complete; within seconds it survives a power loss."""
         upload.seal()
-        self._groups.add(upload)
+        self.groups.add(upload)
         if upload.read(DICOM_MARK_AT, len(DICOM_MARK)) == DICOM_MARK:
             log.warning(
                 "%s: DICOM that is written into the archive goes past the site's anonymisation",

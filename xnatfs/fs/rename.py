@@ -89,6 +89,8 @@ def reclaim(parts: Parts, resource: Item, path: str, waiter: Waiter) -> Version 
 
     Returns: the server's version, which whatever comes there replaces; None when there is none.
     """
+    if not parts.overlay.is_hidden(resource, path):
+        return None
     for file in parts.files.all():
         same = file.resource.address == resource.address and file.removes == path
         if same and file.take_back(waiter):

@@ -93,6 +93,7 @@ class SendOff:
         for file in parts.files.all():
             if file.unsealed:
                 self._keep(file)
+        parts.groups.end()
         if idle:
             parts.spool.release()
         # Else another process must not begin before this one is surely dead.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable
@@ -28,6 +29,10 @@ _ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKIL
 # Read-ahead requests that the kernel may have under way; its default of 12 throttles several
 # readers of large files, 64 is what other network file systems ask for.
 _MAX_BACKGROUND = 64
+
+
+# The thread group in /proc/TID/status.
+_GROUP = re.compile(rb"^Tgid:\t(\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +136,15 @@ def _is_gone(thread: int) -> bool:
 
 
 def _caller(thread: int) -> Caller:
-    """The process that a thread belongs to."""
-    try:
-        return Caller(int(_status(thread).get("Tgid", "0")))
-    except ValueError:
+    """The process that a thread belongs to; asked with every open and close."""
+    if thread <= 0:
         return Caller(0)
+    try:
+        with open(f"/proc/{thread}/status", "rb") as status:
+            found = _GROUP.search(status.read())
+    except OSError:
+        return Caller(0)
+    return Caller(int(found[1]) if found else 0)
 
 
 def options(settings: Settings, *, allow_other: bool) -> dict[str, Any]:

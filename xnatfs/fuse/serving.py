@@ -24,6 +24,7 @@ from xnatfs.config import Settings
 from xnatfs.errors import FuseUnusable, WaitEnded, XnatfsError
 from xnatfs.fs.filesystem import FileSystem
 from xnatfs.fuse import binding, control, mounts
+from xnatfs.fuse.notify import notify
 from xnatfs.fuse.operations import Operations
 from xnatfs.fuse.private import mount_space
 from xnatfs.waiting import POLL_S, Waiter
@@ -116,6 +117,7 @@ class Serving:
                 "status": self._status,
                 "refresh": self._refresh,
                 "umount": self._drain_for_umount,
+                "send": self._send_now,
                 "end": self._end,
             },
         )
@@ -191,6 +193,7 @@ class Serving:
         threading.Thread(target=self._keep_login, name="login", daemon=True).start()
         log.info("mounted %s at %s", self._record.server, self._record.mountpoint)
         self._tell_ready(self._record.user)
+        notify("READY=1", f"STATUS={self._record.server} as {self._record.user}")
 
     # what commands ask
 
@@ -208,11 +211,16 @@ class Serving:
         if self._plan.attend or self._operations.writing():
             say({"in_use": True})
             return False
+        self._send_now(request, say)
+        return True
+
+    def _send_now(self, request: control.Message, say: control.Say) -> bool:
+        """Send what is complete, with progress."""
         wait = request.get("wait")
         waiter = Waiter(total_s=None if wait is None else float(wait))
         self._drain(waiter, lambda pending: say({"pending": pending}))
         say({"drained": True})
-        return True
+        return False
 
     def _end(self, _request: control.Message, _say: control.Say) -> bool:
         """The mount was taken away; a copy in some container's namespace must not keep us."""
@@ -272,6 +280,7 @@ class Serving:
             while True:
                 time.sleep(_CLOSE_S)
         code = 1
+        notify("STOPPING=1", "STATUS=sending what is left")
         try:
             self._drain(waiter, progress)
             self._operations.give_up()

@@ -69,8 +69,9 @@ def find_credentials(
     """Find the login for a server.
 
     The order: ``--anonymous``; XNAT_JSESSION; XNAT_USER and XNAT_PASS; the stored login; the
-    netrc file; the prompt. A login name that was asked for (``-u``, or XNAT_USER alone) narrows
-    all of them, and then the netrc file comes first.
+    netrc file; the prompt. A netrc file that was asked for comes before the environment. A login
+    name that was asked for (``-u``, or XNAT_USER alone) narrows all of them, and then the netrc
+    file comes first, too.
 
     Args:
         server: settings; ``user`` is the name asked for.
@@ -125,12 +126,12 @@ def _find(
 
     def places() -> Iterator[Credentials | None]:
         # Each is looked at when it is its turn: the mode of one that is not needed is no matter.
-        if wanted:
-            yield _in_netrc(server.url, environ, wanted)
+        if wanted or server.netrc:
+            yield _in_netrc(server, environ, wanted)
         yield pair
         yield stored_login(server.url, state_folder) if state_folder else None
-        if not wanted:
-            yield _in_netrc(server.url, environ, wanted)
+        if not (wanted or server.netrc):
+            yield _in_netrc(server, environ, wanted)
 
     for login in places():
         if login is not None and wanted in ("", login.user, login.account):
@@ -154,11 +155,13 @@ def _variable(environ: Mapping[str, str], *names: str) -> tuple[str, str]:
     return next(((name, environ[name]) for name in names if environ.get(name)), ("", ""))
 
 
-def _in_netrc(url: str, environ: Mapping[str, str], user: str) -> Credentials | None:
-    parts = urlsplit(url)
+def _in_netrc(server: ServerSettings, environ: Mapping[str, str], user: str) -> Credentials | None:
+    parts = urlsplit(server.url)
     host = (parts.hostname or "").lower()
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    file = netrc.netrc_file(environ)
+    file = server.netrc or netrc.netrc_file(environ)
+    if server.netrc and not file.exists():
+        raise UsageError(f"{file}: there is no such file")
     entry = netrc.find(file, (f"{host}:{port}", host), user)
     return Credentials(entry.login or user, entry.password, str(file)) if entry else None
 

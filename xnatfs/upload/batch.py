@@ -31,14 +31,13 @@ MOST_BYTES = 32 * MIB
 # Fewer are as fast by themselves: an archive costs a listing before and one after it.
 FEWEST = 3
 
-# What failed so often in company is tried by itself.
-MOST_ATTEMPTS = 3
+# Where archives failed so often in a row, files go by themselves.
+MOST_FAULTS = 3
 
 
 def fits(upload: Upload) -> bool:
     """Whether an upload may go into an archive."""
-    record = upload.record
-    return record.base is None and upload.size <= LARGEST and record.attempts < MOST_ATTEMPTS
+    return upload.record.base is None and upload.size <= LARGEST
 
 
 def groups(uploads: Sequence[Upload], most_bytes: int) -> list[list[Upload]]:

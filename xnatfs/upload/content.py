@@ -158,8 +158,10 @@ class Content:
 
         Raises: DiskFault.
         """
-        with local_disk(self._what):
-            return Body(self._path, on_read)
+        with self._mu, local_disk(self._what):
+            # Through the descriptor where there is one: the name may be gone.
+            place = Path(f"/proc/self/fd/{self._fd}") if self._fd >= 0 else self._path
+            return Body(place, on_read)
 
     def close(self) -> None:
         """Let go of the descriptor; the next use opens it again."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,6 +91,17 @@ def replace_file(path: Path, content: bytes, *, durable: bool) -> None:
         os.rename(beside, path)
         if durable:
             sync_folder(path.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder of files, and whatever else may be in it. Raises OSError."""
+    try:
+        # Thousands of these go at once; ``rmtree`` looks at each file first.
+        for name in os.listdir(folder):
+            os.unlink(os.path.join(folder, name))
+        os.rmdir(folder)
+    except IsADirectoryError:
+        shutil.rmtree(folder)
 
 
 def write_all(fd: int, content: bytes, offset: int) -> None:

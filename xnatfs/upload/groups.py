@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from pathlib import Path
 
 from xnatfs.errors import XnatfsError
@@ -38,6 +37,7 @@ class GroupCommit:
         self._mu = threading.Lock()
         self._group: list[Upload] = []
         self._running = False
+        self._ended = threading.Event()
 
     def add(self, upload: Upload) -> None:
         """Make a sealed upload durable within 5 s."""
@@ -48,15 +48,23 @@ class GroupCommit:
             self._running = True
         threading.Thread(target=self._run, name="spool-sync", daemon=True).start()
 
+    def end(self) -> None:
+        """Sync what there is, and nothing after that: the folders may change hands."""
+        self._ended.set()
+        self._sync_group()
+
     def _run(self) -> None:
-        while True:
-            time.sleep(GROUP_S)
-            with self._mu:
-                group, self._group = self._group, []
-                if not group:
-                    self._running = False
-                    return
-            self._sync([upload for upload in group if not upload.gone])
+        while not self._ended.wait(GROUP_S):
+            if not self._sync_group():
+                return
+
+    def _sync_group(self) -> bool:
+        """Whether there was something to sync; if not, the thread ends."""
+        with self._mu:
+            group, self._group = self._group, []
+            self._running = bool(group)
+        self._sync([upload for upload in group if not upload.gone])
+        return bool(group)
 
     def _sync(self, group: list[Upload]) -> None:
         if len(group) > MOST_SINGLE:

@@ -300,14 +300,14 @@ class Outbox:
                     faulty.append(parcel)
                 else:
                     trouble = None if isinstance(outcome, Interrupted) else outcome
-                    self._put_back(lane, parcel, LINGER_S)
+                    self._put_back(lane, parcel, 0.0)
                 with self._mu:
                     self._decided += 1
                     self._moves += 1
                     self._mu.notify_all()
         finally:
             for parcel in claimed.values():
-                self._put_back(lane, parcel, LINGER_S)
+                self._put_back(lane, parcel, 0.0)
             if faulty:
                 pause_s = self._next_pause(lane, None)
                 for parcel in faulty:

@@ -102,8 +102,12 @@ class Receipts:
     def _append(self, resource_id: str, line: str) -> None:
         path = self._file(resource_id)
         with local_disk(f"the receipts {path}"):
-            make_private(self._folder)
-            fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            try:
+                fd = os.open(path, flags, 0o600)
+            except FileNotFoundError:
+                make_private(self._folder)
+                fd = os.open(path, flags, 0o600)
             try:
                 # The break before it parts it from a line that a crash has cut.
                 os.write(fd, f"\n{line}\n".encode())

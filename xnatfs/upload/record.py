@@ -10,7 +10,7 @@ Version 1 grows by fields that have a default: a reader ignores what it does not
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -113,8 +113,24 @@ class Record:
 
     def to_json(self) -> str:
         """The text that stands on disk."""
-        cells = asdict(self) | {"state": self.state.value, "kind": self.kind.value}
-        return json.dumps({"version": VERSION, **cells}, indent=1) + "\n"
+        cells = {
+            "version": VERSION,
+            "id": self.id,
+            "target": _cells(self.target),
+            "base": None if self.base is None else _cells(self.base),
+            "created": self.created,
+            "state": self.state.value,
+            "kind": self.kind.value,
+            "size": self.size,
+            "md5": self.md5,
+            "attempts": self.attempts,
+            "last_error": self.last_error,
+            "perhaps": [_cells(version) for version in self.perhaps],
+        }
+        # A line for each field, for who reads it with ``cat``; json's own indent is ten times
+        # slower, and there are thousands of these.
+        lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(cells[name])}" for name in cells)
+        return f"{{\n{lines}\n}}\n"
 
     @classmethod
     def from_json(cls, text: str) -> Record:
@@ -147,6 +163,10 @@ class Record:
     def replaced(self, **changes: Any) -> Record:
         """A copy with some fields changed."""
         return replace(self, **changes)
+
+
+def _cells(value: Target | Base) -> dict[str, object]:
+    return {name: getattr(value, name) for name in value.__slots__}
 
 
 def _base(cells: dict[str, Any]) -> Base:

@@ -23,6 +23,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +32,8 @@ from xnatfs.errors import NoSpace, XnatfsError
 from xnatfs.model.versions import Version
 from xnatfs.upload.disk import local_disk, sync_folder
 from xnatfs.upload.owner import OWNER_NAME, RELEASED_NAME, Owner, write_owner
-from xnatfs.upload.record import Base, Record, Target, read_record, write_record
-from xnatfs.upload.upload import LEAVING, Upload
+from xnatfs.upload.record import RECORD_NAME, Base, Record, Target, read_record
+from xnatfs.upload.upload import BYTES_NAME, LEAVING, Upload
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ MAKING = ".new-"
 # Fraction of the disk that stays free when no bound is set.
 KEEP_FREE = 0.05
 
-# The free space of the disk is asked for once in this many bytes.
+# The disk is asked for room once in this many bytes: as much more than its bound may each of the
+# processes write that share a spool.
 GRANT = 16 * MIB
 
 # What of a file name is kept in the name of its folder, so that ``ls`` tells what it is.
@@ -68,7 +70,7 @@ class Spool:
         settings: where, and how much may wait there.
         server: base URL; account: login name; mount: the mount point, for people ("" without).
 
-    Threading: ``_mu`` guards the table of uploads and the counted bytes. Uploads have their own
+    Threading: ``_mu`` guards the table of uploads and the granted bytes. Uploads have their own
     lock; the order is upload, then spool.
     """
 
@@ -80,7 +82,7 @@ class Spool:
         self._folder: Path | None = None
         self._mu = threading.Lock()
         self._uploads: dict[str, Upload] = {}
-        self._used = 0
+        # What may be written before the disk is asked again. Bytes.
         self._granted = 0
 
     @property
@@ -131,8 +133,9 @@ class Spool:
         upload: Upload | None = None
         try:
             with local_disk(f"the spool copy of {target.labels}"):
-                making.mkdir(mode=0o700)
-            write_record(making, record, durable=False)
+                making = self._make(making)
+                # Nobody looks into a folder that is being made: it need not be replaced.
+                (making / RECORD_NAME).write_text(record.to_json())
             upload = Upload(self, making, record)
             for piece in old or ():
                 upload.write(upload.size, piece)
@@ -162,7 +165,6 @@ class Spool:
         upload = Upload(self, place, record)
         with self._mu:
             self._uploads[record.id] = upload
-            self._used += upload.size
         return upload
 
     def pending(self) -> list[Upload]:
@@ -178,26 +180,20 @@ class Spool:
         if size <= 0:
             return
         with self._mu:
-            if self._settings.size and self._used + size > self._settings.size:
-                raise NoSpace(
-                    f"the spool {self._settings.folder} holds {self._used} bytes that are not on "
-                    f"the server yet, and --spool-size is {self._settings.size}"
-                )
-            if not self._settings.size and size > self._granted:
+            if size > self._granted:
                 self._granted = self._grant(size)
             self._granted -= size
-            self._used += size
 
     def give_back(self, size: int) -> None:
         """Count ``size`` bytes less."""
         with self._mu:
-            self._used -= size
+            self._granted += size
 
     def forget(self, upload: Upload) -> None:
         """An upload is gone."""
         with self._mu:
             self._uploads.pop(upload.record.id, None)
-            self._used -= upload.size
+            self._granted += upload.size
 
     def free(self) -> Room:
         """The disk of the spool, with what the bound of the spool leaves of it.
@@ -208,11 +204,10 @@ class Spool:
             disk = os.statvfs(self._folder or self._settings.folder)
         unit = disk.f_frsize or disk.f_bsize
         available = disk.f_bavail
-        with self._mu:
-            if self._settings.size:
-                left = max(0, self._settings.size - self._used) // unit
-            else:
-                left = max(0, available - int(disk.f_blocks * KEEP_FREE))
+        if self._settings.size:
+            left = max(0, self._settings.size - self._held()) // unit
+        else:
+            left = max(0, available - int(disk.f_blocks * KEEP_FREE))
         return Room(
             block_size=unit,
             blocks=disk.f_blocks,
@@ -240,18 +235,48 @@ class Spool:
         except (OSError, XnatfsError) as error:
             log.warning("cannot release the spool folder %s: %s", self._folder, error)
 
+    def _make(self, making: Path) -> Path:
+        """Make the folder of a new upload; ours too, if somebody has cleaned it away."""
+        try:
+            making.mkdir(mode=0o700)
+        except FileNotFoundError:
+            log.warning("the spool folder %s is gone; what was in it is lost", self.folder)
+            self.adopt()
+            making = self.folder / making.name
+            making.mkdir(mode=0o700)
+        return making
+
     def _grant(self, size: int) -> int:
         """How many bytes may be written before the disk is asked again. ``_mu`` is held."""
-        with local_disk(f"the spool {self._settings.folder}"):
+        root, bound = self._settings.folder, self._settings.size
+        if bound:
+            held = self._held()
+            if bound - held < size:
+                raise NoSpace(
+                    f"the spool {root} holds {held} bytes that are not on the server yet, and "
+                    f"--spool-size is {bound}"
+                )
+            return min(bound - held, max(size, GRANT))
+        with local_disk(f"the spool {root}"):
             disk = os.statvfs(self.folder)
         unit = disk.f_frsize or disk.f_bsize
         spare = (disk.f_bavail - int(disk.f_blocks * KEEP_FREE)) * unit
         if spare < size:
             raise NoSpace(
-                f"the disk of the spool {self._settings.folder} is down to its last "
+                f"the disk of the spool {root} is down to its last "
                 f"{KEEP_FREE:.0%}, which xnatfs leaves free"
             )
         return min(spare, max(size, GRANT))
+
+    def _held(self) -> int:
+        """The bytes of all uploads in the spool, whoever's they are."""
+        sizes = 0
+        for process in os.scandir(self._settings.folder):
+            with suppress(OSError):  # it may end while we look
+                for upload in os.scandir(process):
+                    with suppress(OSError):
+                        sizes += os.stat(os.path.join(upload.path, BYTES_NAME)).st_size
+        return sizes
 
 
 def remove_if_empty(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any, BinaryIO, Protocol
 
 from xnatfs.errors import Conflict, DiskFault, Protected, SpaceProblem
 from xnatfs.upload.content import BYTES_NAME, Bound, Content
-from xnatfs.upload.disk import local_disk, sync_file, sync_folder
+from xnatfs.upload.disk import local_disk, remove_folder, sync_file, sync_folder
 from xnatfs.upload.record import RECORD_NAME, Base, Record, State, Target, write_record
 
 __all__ = ["BYTES_NAME", "LEAVING", "Upload"]
@@ -165,7 +164,9 @@ class Upload:
                 raise
             self._write_if_possible(state=State.SEALED, size=self.size, md5=md5)
             self._proven = True
-            self.close()
+            if self.kept:
+                # Else the descriptor may be all that there is: the folder is gone, say.
+                self.close()
             return self._record
 
     def resume(self) -> Record:
@@ -271,7 +272,9 @@ class Upload:
             try:
                 # In one step: a folder that lost its record but not its bytes would be a riddle.
                 os.rename(self._folder, leaving)
-                shutil.rmtree(leaving)
+                remove_folder(leaving)
+            except FileNotFoundError:
+                log.info("%s was gone from the spool", self._folder)
             except OSError as error:
                 log.warning("cannot remove %s from the spool: %s", self._folder, error)
         self._table.forget(self)

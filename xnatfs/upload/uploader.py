@@ -18,7 +18,7 @@ from functools import partial
 from cachetools import LRUCache
 
 from xnatfs.config import Limits
-from xnatfs.errors import QuotaExceeded, WaitEnded, XnatfsError
+from xnatfs.errors import BadReply, QuotaExceeded, ServerFault, WaitEnded, XnatfsError
 from xnatfs.model.entities import Item, RemoteFile
 from xnatfs.rest.archive import Archive
 from xnatfs.rest.transfer import Transfer
@@ -94,6 +94,8 @@ class Uploader:
         self._digests: set[str] = set()
         # A proxy before the server may take no larger bodies (413). Bytes.
         self._most_bytes = batch.MOST_BYTES
+        # Resource id → archives that failed in a row.
+        self._faults: LRUCache[str, int] = LRUCache(REMEMBERED)
 
     def send(
         self,
@@ -145,6 +147,8 @@ class Uploader:
                 self._repair(resource, Waiter(total_s=self._limits.io_timeout_s), moved)
         except XnatfsError as error:
             asked = sending is not None and sending.asked
+            if asked:
+                self._forget_listing(resource)
             note(upload, error, asked=asked, comes_again=comes_again)
             raise
         return stored
@@ -164,7 +168,7 @@ class Uploader:
         ended: XnatfsError | None = None
         small = [upload for upload in uploads if batch.fits(upload)]
         for group in batch.groups(small, self._most_bytes):
-            if len(group) < batch.FEWEST or ended is not None:
+            if len(group) < batch.FEWEST or ended is not None or self._is_faulty(resource):
                 continue
             for upload, outcome in self._send_archive(group, resource, waiter, orphans):
                 ended = ended or ends_all(outcome)
@@ -230,8 +234,7 @@ class Uploader:
 
     def removed(self, resource: Item, path: str) -> None:
         """We have removed a file of a resource whose turn is ours: its MD5 is owed no more."""
-        with self._mu:
-            self._listed.pop(resource.id, None)
+        self._forget_listing(resource)
         for debt in self._debts.on(resource):
             if debt.record.target.path == path:
                 self._debts.pay(debt)
@@ -288,14 +291,31 @@ class Uploader:
                 for upload, row in made.stored.items():
                     self._took(Debt(upload, resource, upload.record, now), row, waiter, seen=True)
             orphans |= made.orphans
+            with self._mu:
+                self._faults.pop(resource.id, None)
             yield from made.stored.items()
         except QuotaExceeded as error:
             self._most_bytes = max(sum(upload.size for upload in ready) // 2, 1)
             log.info("%s: archives of %d bytes at most from now on", error, self._most_bytes)
         except XnatfsError as error:
+            asked = made is not None and made.asked
+            with self._mu:
+                if asked:
+                    self._listed.pop(resource.id, None)
+                if isinstance(error, ServerFault | BadReply):
+                    self._faults[resource.id] = self._faults.get(resource.id, 0) + 1
             for upload in ready:
-                note(upload, error, asked=made is not None and made.asked, comes_again=True)
+                note(upload, error, asked=asked, comes_again=True)
                 yield upload, error
+
+    def _is_faulty(self, resource: Item) -> bool:
+        """Whether archives are no use there: one bad file, or a server that unpacks none."""
+        with self._mu:
+            return bool(self._faults.get(resource.id, 0) >= batch.MOST_FAULTS)
+
+    def _forget_listing(self, resource: Item) -> None:
+        with self._mu:
+            self._listed.pop(resource.id, None)
 
     def _known(self, resource: Item) -> Mapping[str, RemoteFile] | None:
         """What the resource holds, where it was looked at a moment ago."""
