@@ -350,6 +350,18 @@ def test_temporary_names_never_reach_the_server(drive: Driver, server, rest: Res
     assert drive.names(FILES) == ["result.nii"]
 
 
+def test_a_closed_file_is_sent_by_its_rename_though_its_release_is_late(
+    drive: Driver, rest: Rest
+) -> None:
+    handle = drive.create(FILES + "/.result.nii.Xy12Zq", os.O_EXCL, 0o600)
+    drive.fs.write(handle, b"rsync", 0, soon())
+    drive.fs.flush(handle, ME, soon())
+    drive.fs.rename(FILES + "/.result.nii.Xy12Zq", FILES + "/result.nii", soon())
+    assert rest.files(HELD) == {"result.nii": b"rsync"}
+    drive.fs.release(handle, soon())
+    assert drive.read(FILES + "/result.nii") == b"rsync"
+
+
 def test_removed_while_open(connect, rest: Rest) -> None:
     drive = Driver(connect("admin"))
     drive.mkdir(NIFTI)

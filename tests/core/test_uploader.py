@@ -8,6 +8,7 @@ import logging
 import threading
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -486,3 +487,22 @@ def test_what_a_dead_process_had_sent_already_is_not_sent_again(bench: Bench) ->
     assert bench.puts() == 0
     assert taken.gone
     assert bench.curl("GET", "f") == b"abc"
+
+
+def test_a_look_that_comes_too_early_proves_nothing(bench: Bench) -> None:
+    """After some uploads the look is sent while the upload is answered; then one takes long."""
+    for number in range(6):
+        bench.send(bench.upload(f"f{number}", b"small"))
+    bench.server.faults.add(Fault(kind="delay", verb="PUT", seconds=0.4, count=1))
+    bench.server.clear_log()
+    assert bench.send(bench.upload("late", b"late")).size == 4
+    assert bench.asked("HEAD", "/files/late") == 2
+    assert bench.curl("GET", "late") == b"late"
+    project = bench.server.site.tables.projects.get("PVT000")
+    roles = (("admin", "owner"), ("member", "collaborator"))
+    bench.server.site.tables.projects.put(replace(project, roles=roles))
+    try:
+        with pytest.raises(NotPermitted, match="stored nothing"):
+            bench.send(bench.upload("silent", b"silent"))
+    finally:
+        bench.server.site.tables.projects.put(project)

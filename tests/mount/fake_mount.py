@@ -39,6 +39,9 @@ class FakeFileSystem:
         self.callers = []
         self.failures = []
 
+    def warm_up(self):
+        pass
+
     def adopt(self, waiter):
         pass
 

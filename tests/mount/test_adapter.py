@@ -199,7 +199,7 @@ def test_times_are_set_kept_and_left_alone(shared: Mount) -> None:
 def test_the_caller_is_the_process_and_not_its_thread(shared: Mount) -> None:
     script = (
         "import sys, os, threading\n"
-        "thread = threading.Thread(target=lambda: open(sys.argv[1]).close())\n"
+        "thread = threading.Thread(target=lambda: open(sys.argv[1], 'r+').close())\n"
         "thread.start(); thread.join(); print(os.getpid())"
     )
     done = subprocess.run(

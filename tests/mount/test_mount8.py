@@ -169,3 +169,18 @@ def test_the_unit_is_one(desk: Desk) -> None:
             assert desk.xnatfs(verb, "--help").returncode == 0
             done = desk.xnatfs(*words.split())
             assert "unrecognized" not in done.stderr
+
+
+def test_doctor_warns_of_updatedb(root: Desk) -> None:
+    etc = root.folder / "etc"
+    etc.mkdir()
+    overlay = f"mount -t overlay none -o lowerdir={etc}:/etc /etc; xnatfs doctor; true"
+    for line, warned in (
+        ('PRUNEFS="NFS nfs4 fuse.sshfs fuse.xnatfs"', False),
+        ('PRUNEFS = "NFS nfs4 fuse.sshfs"', True),
+        ('PRUNEPATHS="/tmp"', True),
+    ):
+        (etc / "updatedb.conf").write_text(f'PRUNE_BIND_MOUNTS="yes"\n{line}\n')
+        said = works(root, overlay)
+        assert ("warning indexers        updatedb walks mounts" in said) == warned
+        assert ("add fuse.xnatfs to PRUNEFS in /etc/updatedb.conf" in said) == warned

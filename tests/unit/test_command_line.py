@@ -12,8 +12,8 @@ from xnatfs import errors
 from xnatfs.cli import exits, main, shown
 from xnatfs.cli.parting import say_farewell
 from xnatfs.fuse.errnos import TABLE
+from xnatfs.fuse.farewell import Farewell
 from xnatfs.fuse.readiness import how_to_install, os_release
-from xnatfs.fuse.serving import Farewell
 
 KINDS = [
     kind

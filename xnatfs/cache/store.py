@@ -11,7 +11,8 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +82,8 @@ class Store:
         self.shelf = Shelf(self._folder / layout.LISTINGS)
         self._mu = threading.Lock()
         self._open: dict[str, _Opening] = {}
+        # Keys that are held without being open.
+        self._held: Counter[str] = Counter()
         self._room = Room(settings, self._in_use)
         self._memory = Memory()
         self._checked = Checked()
@@ -102,14 +105,27 @@ class Store:
 
     def open(self, version: Version) -> Content:
         """The content of a version, empty if nothing is known; never evicted while open."""
-        content = self._hold(version)
+        content = self._load(version)
         complete = content.complete()
         with self._mu:
             self._hits += complete
             self._misses += not complete
         return content
 
-    def _hold(self, version: Version) -> Content:
+    def hold(self, version: Version) -> Callable[[], None]:
+        """Keep a version from eviction without looking for it; returns what ends that."""
+        with self._mu:
+            self._held[version.key] += 1
+
+        def let_go() -> None:
+            with self._mu:
+                self._held[version.key] -= 1
+                if not self._held[version.key]:
+                    del self._held[version.key]
+
+        return let_go
+
+    def _load(self, version: Version) -> Content:
         if version.size == 0:
             return EmptyContent()
         with self._mu:
@@ -124,13 +140,13 @@ class Store:
         """Whether all of a small version seems to be here; what is on disk is not checked."""
         with self._mu:
             opening = self._open.get(version.key)
-        if opening is not None:
-            return opening.content.complete()
+        if opening is not None and opening.content.complete():
+            return True
         return version.size == 0 or layout.content_path(self._folder, version.key).is_file()
 
     def put(self, version: Version, whole: bytes) -> bool:
         """Keep all of a small version, compared with the catalog; whether the disk took it."""
-        content = self._hold(version)
+        content = self._load(version)
         try:
             content.put(0, whole)
             content.mark_verified()
@@ -173,7 +189,8 @@ class Store:
 
     def _in_use(self, path: Path) -> bool:
         with self._mu:
-            return path.name in self._open and path.is_relative_to(self._folder)
+            in_use = path.name in self._open or path.name in self._held
+            return in_use and path.is_relative_to(self._folder)
 
     def stats(self) -> StoreStats:
         """Counts; walks the folder."""

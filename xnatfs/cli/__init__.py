@@ -52,6 +52,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; never raises, never prints a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _open_streams()
     try:
         try:
             code = _run(words)
@@ -68,6 +69,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 -- the last line of defence
         return _failed(XnatfsError(f"unexpected {error!r}; -v -v shows where"), words)
     return code
+
+
+def _open_streams() -> None:
+    """Open what daemons leave closed: Python has no stream then, and a pipe would get its number.
+
+    A command that we execute gets it closed again.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 -- stays
 
 
 def _failed(error: XnatfsError, words: Sequence[str]) -> int:

@@ -6,7 +6,7 @@ import sys
 
 from xnatfs.cli.exits import NOT_ARRIVED, OK, READS_FAILED
 from xnatfs.cli.shown import bytes_text, count_text
-from xnatfs.fuse.serving import Farewell
+from xnatfs.fuse.farewell import Farewell
 
 # More names than this are of no use on a terminal.
 _NAMES_SHOWN = 10

@@ -9,7 +9,6 @@ import json
 import re
 import time
 from collections.abc import Iterable, Sequence
-from xml.sax.saxutils import escape, quoteattr
 
 FORMATS = ("table", "json", "csv", "xml", "html")
 
@@ -94,6 +93,8 @@ def _csv(cells: list[list[str]], columns: Sequence[str]) -> str:
 
 
 def _xml(cells: list[list[str]], columns: Sequence[str]) -> str:
+    from xml.sax.saxutils import quoteattr  # not for every command: it loads half of urllib
+
     # XML 1.0 knows no control characters, not even escaped ones.
     rows = "".join(
         "  <entry"
@@ -113,7 +114,7 @@ def _html(cells: list[list[str]], columns: Sequence[str]) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>\n"
 
     head = '<!DOCTYPE html>\n<meta charset="utf-8">\n<title>xnatfs</title>\n<table>\n'
-    titles = [escape(column) for column in columns]
+    titles = [html.escape(column) for column in columns]
     return head + line("th", titles) + "".join(line("td", row) for row in cells) + "</table>\n"
 
 

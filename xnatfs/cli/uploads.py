@@ -141,6 +141,7 @@ def _send(args: argparse.Namespace, settings: Settings, queue: Queue) -> int:
         rows = [row for row in rows if row.record and row.record.target.server == _url(settings)]
     if args.dry_run:
         return _would(rows, "sent")
+    rows = queue.latest(rows)
     failed = [_report(row, row.problem) for row in rows if row.record is None]
     for (server, account), group in groupby(sorted(rows, key=_address), key=_address):
         if server:

@@ -83,14 +83,14 @@ async def send(
     is_short = length is not None and not is_empty and length != available
     if last or is_short or not request.content.at_eof():
         response.force_close()
-    if await response.prepare(request) is None:
-        return response
     fault = fault if fault and fault.kind in _ON_THE_WAY else None
     sent = 0
     known = 0 if is_empty else available if fault is None else None
     if known is not None:
         note(known)
     try:
+        if await response.prepare(request) is None:
+            return response
         if not is_empty and (fault or not await _send_file(request, response, reply.body)):
             pieces = _pieces(reply.body, workers)
             async for piece in _spoiled(pieces, fault, length) if fault else pieces:
@@ -100,7 +100,7 @@ async def send(
         is_short = True
         if fault is not None and fault.kind != "truncate":
             return reset(request)
-    except ConnectionError:
+    except ConnectionError:  # the client is gone
         return response
     except OSError:
         return reset(request)  # the file broke off: no proper end of the stream

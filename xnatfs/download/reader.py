@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from xnatfs.cache.store import SMALL, Store, Verdict
+from xnatfs.cache.store import BLOCK, SMALL, Content, Store, Verdict
 from xnatfs.config import MIB, Limits, StoreSettings
 from xnatfs.download.bulk import Bulk
 from xnatfs.download.demands import Rules
@@ -56,7 +56,7 @@ class Downloads:
     def open(
         self, version: Version, fetch: Fetch, label: str, siblings: Siblings | None = None
     ) -> Reader:
-        """A reader of one version; asks the server nothing.
+        """A reader of one version; asks neither the server nor the disk before the first read.
 
         Args:
             version: the pinned version.
@@ -64,6 +64,17 @@ class Downloads:
             label: the path, for error texts and log lines.
             siblings: the resource that it lies in, if that may be fetched as a whole.
         """
+        return Reader(
+            version,
+            self._store.hold(version),
+            lambda reader: self._attach(reader, version, fetch, label),
+            self._detach,
+            self._counts,
+            self._bulk,
+            siblings,
+        )
+
+    def _attach(self, reader: Reader, version: Version, fetch: Fetch, label: str) -> Incoming:
         content = self._store.open(version)
         if content.verdict is Verdict.CONTRADICTS:
             if self._rules.lenient:
@@ -79,11 +90,10 @@ class Downloads:
                 )
                 self._table[version.key] = incoming
                 self._alive.add(incoming)
-            reader = Reader(incoming, self._counts, self._detach, self._bulk, siblings)
             incoming.attach(reader, fetch)
         if joined:
             content.close()
-        return reader
+        return incoming
 
     def _detach(self, reader: Reader, incoming: Incoming) -> None:
         incoming.detach(reader)
@@ -108,38 +118,66 @@ class Downloads:
 class Reader:
     """One opening of one version, for any number of descriptors.
 
+    It joins the version's transfers, and looks into the store, when it is first read: what the
+    kernel has in its pages is never asked for.
+
+    Args:
+        version: what is read.
+        let_go: ends the hold on its content, which keeps it from eviction.
+        attach: joins the version's Incoming.
+        detach: leaves it.
+        counts: of the mount.
+        bulk: what is fetched with it.
+        siblings: the resource around it.
+
     Threading: ``_mu`` guards the readahead, what was handed out unverified, and what was taken
-    back of it.
+    back of it. ``_joining`` lets one thread look into the store.
     """
 
     def __init__(
         self,
-        incoming: Incoming,
-        counts: Counts,
+        version: Version,
+        let_go: Callable[[], None],
+        attach: Callable[[Reader], Incoming],
         detach: Callable[[Reader, Incoming], None],
+        counts: Counts,
         bulk: Bulk,
         siblings: Siblings | None,
     ) -> None:
-        self._incoming = incoming
-        self._content = incoming.content
-        self._counts = counts
+        self._version = version
+        self._let_go = let_go
+        self._attach = attach
         self._detach = detach
+        self._counts = counts
         self._bulk = bulk
         # A large file is fetched for itself.
-        self._siblings = siblings if incoming.version.size <= SMALL else None
+        self._siblings = siblings if version.size <= SMALL else None
         self._noted = False
-        self._size = incoming.version.size
+        self._size = version.size
+        self._joining = threading.Lock()
+        self._joined: Incoming | None = None
         self._mu = threading.Lock()
-        self._ahead = Readahead(self._size, self._content.block)
+        self._ahead = Readahead(self._size, BLOCK)
         # Blocks given to the caller before the whole was checked.
         self._unproven: set[int] = set()
         self._retracted: XnatfsError | None = None
-        self._closed = False
+
+    @property
+    def _incoming(self) -> Incoming:
+        if self._joined is None:
+            with self._joining:
+                if self._joined is None:
+                    self._joined = self._attach(self)
+        return self._joined
+
+    @property
+    def _content(self) -> Content:
+        return self._incoming.content
 
     @property
     def verified(self) -> str:
         """``md5``, ``size`` or ``pending``, for ``user.xnat.verified``."""
-        if not self._incoming.version.digest:
+        if not self._version.digest:
             return "size"
         verdict = self._content.verdict
         return {Verdict.VERIFIED: "md5", Verdict.CONTRADICTS: "size"}.get(verdict, "pending")
@@ -160,7 +198,7 @@ class Reader:
         self._raise_problem()
         if self._size <= SMALL:
             # Nothing of a small file is handed out before all of it was checked.
-            self._tell_siblings()
+            self._note()
             piece = self._bring(offset, size, waiter)
         else:
             self._look_ahead(offset, size)
@@ -179,10 +217,10 @@ class Reader:
             self._raise_problem()
         return piece
 
-    def _tell_siblings(self) -> None:
+    def _note(self) -> None:
         if self._siblings is not None and not self._noted:
             self._noted = True
-            self._bulk.note(self._siblings, self._incoming.version.path)
+            self._bulk.note(self._siblings, self._version.path)
 
     def prefetch(self) -> None:
         """Start bringing the whole of a small file, without waiting."""
@@ -231,8 +269,13 @@ class Reader:
 
     def close(self) -> None:
         """End the opening; a transfer nobody waits for is given up. Never raises."""
-        with self._mu:
-            if self._closed:
-                return
-            self._closed = True
-        self._detach(self, self._incoming)
+        with self._joining:
+            joined, self._joined = self._joined, None
+            let_go, self._let_go = self._let_go, _nothing
+        if joined is not None:
+            self._detach(self, joined)
+        let_go()
+
+
+def _nothing() -> None:
+    pass

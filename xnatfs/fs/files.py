@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cachetools import LRUCache
 
@@ -114,9 +114,12 @@ class Files:
         return ends
 
     def written_to(self, file: OpenFile) -> bool:
-        """Whether a descriptor that may write exists."""
+        """Whether somebody may still write: releases come late, after the close."""
         with self._mu:
-            return any(other is file and handle.writes for other, handle in self._handles.values())
+            return any(
+                other is file and handle.writes and not handle.closed
+                for other, handle in self._handles.values()
+            )
 
     def _ends(self, file: OpenFile) -> bool:
         """Take a file out of the table unless somebody needs it. Called with ``_mu``."""
@@ -179,6 +182,13 @@ class Files:
         if found is None:
             raise DiskFault(f"handle {handle} is not open")
         return found
+
+    def note(self, handle: int, *, closed: bool) -> None:
+        """A descriptor was closed by its opener, or is written through."""
+        with self._mu:
+            file, descriptor = self._handles[handle]
+            if descriptor.closed != closed:
+                self._handles[handle] = (file, replace(descriptor, closed=closed))
 
     def changed(self, file: OpenFile) -> None:
         """The content changed: neither pages nor told attributes count any more."""

@@ -99,6 +99,10 @@ class FileSystem:
         if not self._settings.policy.read_only:
             self._send_off.recover()
 
+    def warm_up(self) -> None:
+        """Begin asking for what the first look at anything needs; waits for nothing."""
+        self._parts.listings.warm_up()
+
     # -- names
 
     def getattr(self, path: str, handle: int | None, waiter: Waiter) -> Attributes:
@@ -254,6 +258,7 @@ class FileSystem:
     def write(self, handle: int, data: bytes, offset: int, waiter: Waiter) -> int:
         """Write all of ``data`` into the spool; returns its length."""
         file, _ = self._parts.files.by_handle(handle)
+        self._parts.files.note(handle, closed=False)
         file.write(offset, data, waiter)
         self._parts.changed(file)
         return len(data)
@@ -262,6 +267,7 @@ class FileSystem:
         """Cut or lengthen a file; without a handle the server has it when this returns."""
         if handle is not None:
             file, _ = self._parts.files.by_handle(handle)
+            self._parts.files.note(handle, closed=False)
             file.truncate(length, waiter)
             self._parts.changed(file)
             return
@@ -275,6 +281,8 @@ class FileSystem:
     def flush(self, handle: int, caller: Caller, waiter: Waiter) -> None:
         """A descriptor is being closed; what keeps the data from the server is raised here."""
         file, descriptor = self._parts.files.by_handle(handle)
+        if not descriptor.is_inherited_by(caller.pid):
+            self._parts.files.note(handle, closed=True)
         file.flush(descriptor, caller.pid, waiter)
 
     def fsync(self, handle: int, waiter: Waiter) -> None:

@@ -16,6 +16,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from xnatfs.errors import XnatfsError
 from xnatfs.fs.states import (
@@ -149,7 +150,7 @@ class OpenFile:
             except XnatfsError as error:
                 # A file with a hole is not sent: whoever goes on writing may, a close says why.
                 upload.fail(str(error))
-                self._state = Failed(upload, error)
+                self._fail(error)
                 raise
 
     def truncate(self, length: int, waiter: Waiter) -> None:
@@ -186,19 +187,38 @@ class OpenFile:
     def _writable(self, keep: int, waiter: Waiter) -> Upload:
         """The upload to write into; called with the turn. ``keep``: old bytes still wanted."""
         state = self._state
-        if isinstance(state, Reading):
+        if isinstance(state, Reading | Sealed):
             upload = self._ways.find_room(lambda: self._copied_up(state, keep, waiter), waiter)
-            self._sources.append(state.source)
-        else:
-            upload = state.upload
-            if not isinstance(state, Writing):
-                self._ways.find_room(upload.reopen, waiter)
-        self._state = Writing(upload)
-        return upload
+            if isinstance(state, Reading):
+                self._sources.append(state.source)
+                self._state = Writing(upload)
+            else:
+                self._state = Writing(upload, before=state.upload)
+            return upload
+        if isinstance(state, Failed):
+            self._ways.find_room(state.upload.reopen, waiter)
+            self._state = Writing(state.upload, state.before)
+        return state.upload
 
-    def _copied_up(self, state: Reading, keep: int, waiter: Waiter) -> Upload:
-        old = pieces(state.source, min(keep, state.version.size), waiter)
-        return self._ways.new_upload(self.resource, self.path, self.label, self.base, old)
+    def _copied_up(self, state: Reading | Sealed, keep: int, waiter: Waiter) -> Upload:
+        source = state.source if isinstance(state, Reading) else SpoolSource(state.upload)
+        old = pieces(source, min(keep, self.size), waiter)
+        before = state.upload if isinstance(state, Sealed) else None
+        return self._ways.new_upload(self.resource, self.path, self.label, self.base, old, before)
+
+    def _fail(self, error: XnatfsError) -> None:
+        """It was not written, or not sent; called with the turn."""
+        state = self._state
+        assert not isinstance(state, Reading)
+        before = state.before if isinstance(state, Writing) else None
+        self._state = Failed(state.upload, error, before)
+
+    def _drop_before(self) -> None:
+        """What was closed before counts no more; called with the turn."""
+        state = self._state
+        if isinstance(state, Writing | Failed) and state.before is not None:
+            state.before.done()
+            self._state = replace(state, before=None)
 
     # -- the ways out
 
@@ -225,6 +245,10 @@ class OpenFile:
         """The last descriptor is gone: send what is still unsent. Only the log can tell."""
         if self.local_only:
             return
+        state = self._state
+        if isinstance(state, Failed) and state.before is not None:
+            # Writing over it went wrong: what was closed before goes instead.
+            self._state = Sealed(state.before)
         if self.waits:
             self._ways.post(self)
         if not self.unsealed:
@@ -252,6 +276,7 @@ class OpenFile:
                 self._ways.seal(state.upload)
                 if not state.upload.kept:
                     return False
+                self._drop_before()
                 self._state = Sealed(state.upload)
                 self._written = False
             return isinstance(self._state, Sealed)
@@ -280,8 +305,11 @@ class OpenFile:
             try:
                 row = self._ways.send(self.resource, upload, waiter)
             except XnatfsError as error:
-                self._state = Failed(upload, error)
+                self._fail(error)
+                if upload.record.md5 and upload.kept:
+                    self._drop_before()
                 raise
+            self._drop_before()
             self._now_on_server(row, upload)
         finally:
             self._turn.end()
@@ -347,6 +375,8 @@ class OpenFile:
             if not isinstance(state, Reading):
                 upload = state.upload
                 self._ways.readdress(upload, self.resource, path, label, base)
+                if not isinstance(state, Sealed) and state.before is not None:
+                    self._ways.readdress(state.before, self.resource, path, label, base)
                 if isinstance(state, Failed) and upload.record.md5:
                     # Under another name it may go.
                     upload.reopen()
@@ -399,17 +429,23 @@ class OpenFile:
         state = self._state
         if isinstance(state, Reading):
             return False
-        if not state.upload.record.perhaps:
+        before = None if isinstance(state, Sealed) else state.before
+        sent = before or state.upload
+        if not sent.record.perhaps:
             return True
         # It was sent and the answer was lost.
-        row = self._ways.look(self.resource, state.upload, waiter)
-        if row is not None:
-            self._now_on_server(row, state.upload)
+        row = self._ways.look(self.resource, sent, waiter)
+        if row is not None and before is None:
+            self._now_on_server(row, sent)
+        elif row is not None:
+            self.base = Version(row.resource_id, row.path, sent.size, row.digest)
+            self._drop_before()
         return row is None
 
     def give_up(self) -> None:
         """Its content is wanted no more (a local file was removed)."""
         self.given_up = True
+        self._drop_before()
         state = self._state
         if not isinstance(state, Reading):
             state.upload.done()

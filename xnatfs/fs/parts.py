@@ -154,9 +154,11 @@ class Parts:
         label: str,
         base: Version | None,
         old: Iterator[bytes] | None,
+        before: Upload | None = None,
     ) -> Upload:
-        """An upload in the spool, with ``old`` as its first content."""
-        return self.spool.new(self._target(resource, path, label), base, old)
+        """An upload in the spool, with ``old`` as its first content, instead of ``before``."""
+        perhaps = before.record.perhaps if before else ()
+        return self.spool.new(self._target(resource, path, label), base, old, perhaps)
 
     def readdress(
         self, upload: Upload, resource: Item, path: str, label: str, base: Version | None
@@ -182,9 +184,11 @@ class Parts:
 
     def seal(self, upload: Upload) -> None:
         """The content is complete; within seconds it survives a power loss."""
+        # Before the seal, which closes the file.
+        is_dicom = upload.read(DICOM_MARK_AT, len(DICOM_MARK)) == DICOM_MARK
         upload.seal()
         self.groups.add(upload)
-        if upload.read(DICOM_MARK_AT, len(DICOM_MARK)) == DICOM_MARK:
+        if is_dicom:
             log.warning(
                 "%s: DICOM that is written into the archive goes past the site's anonymisation",
                 upload.record.target.labels,
@@ -377,10 +381,15 @@ class Parts:
         self.appearance.touched(file.resource, file.path, time.time())
 
     def read_failed(self, path: str, error: XnatfsError) -> None:
-        """A read failed in the end: counted and named."""
-        log.error("cannot read %s: %s", path, error)
+        """A read failed in the end: counted and named, and logged once for each cause.
+
+        A program that reads again, and the kernel's readahead, make many requests of one read.
+        """
         with self._mu:
+            known = self._failures.get(path)
             self._failures[path] = ReadFailure(path, str(error), time.time())
+        if known is None or known.reason != str(error):
+            log.error("cannot read %s: %s", path, error)
 
     def read_failures(self) -> list[ReadFailure]:
         """The files that could not be read, in the order of the first failures."""

@@ -144,8 +144,8 @@ def _move_local(
 def _send_off(
     parts: Parts, resource: Item, file: OpenFile, name_class: NameClass, waiter: Waiter
 ) -> None:
-    """What nobody has open is complete: under a real name it goes."""
-    if name_class is not NameClass.REAL or parts.files.is_open(file):
+    """What nobody may write is complete: under a real name it goes."""
+    if name_class is not NameClass.REAL or parts.files.written_to(file):
         return
     try:
         file.send_off(waiter)

@@ -51,7 +51,7 @@ class SendOff:
             log.warning("cannot look for what other mounts left: %s", error)
             return
         left = [row for row in rows if row.standing is Standing.FREE and self._is_sealed(row)]
-        for row in left:
+        for row in self._queue.latest(left):
             try:
                 self.take(row)
             except XnatfsError as error:

@@ -48,8 +48,9 @@ class Ways(Protocol):
         label: str,
         base: Version | None,
         old: Iterator[bytes] | None,
+        before: Upload | None = None,
     ) -> Upload:
-        """An upload in the spool, with ``old`` as its first content."""
+        """An upload in the spool, with ``old`` as its first content, instead of ``before``."""
 
     def readdress(
         self, upload: Upload, resource: Item, path: str, label: str, base: Version | None
@@ -94,6 +95,8 @@ class Writing:
     """Its content is in the spool and may still change."""
 
     upload: Upload
+    # What was closed and is being written over: it counts until the new content is closed.
+    before: Upload | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,7 @@ class Failed:
 
     upload: Upload
     error: XnatfsError
+    before: Upload | None = None
 
 
 State = Reading | Writing | Sealed | Failed
@@ -121,6 +125,8 @@ class Handle:
     flags: int
     # Thread group of the process that opened it; 0 when unknown.
     opener: int
+    # Its opener has closed it and nothing was written since: its release is on the way.
+    closed: bool = False
 
     @property
     def writes(self) -> bool:

@@ -1,16 +1,20 @@
-"""The binding to libfuse: the only module that imports fusepy, and only when mounting.
+"""The binding to libfuse: the only module that imports fusepy or mfusepy, and only when mounting.
 
-Everything else of xnatfs works on a machine without libfuse. Another binding (libfuse 3) would
-be chosen here and nowhere else.
+Everything else of xnatfs works on a machine without libfuse. fusepy serves with libfuse 2; where
+there is only libfuse 3, mfusepy does, whose differences are evened out here and nowhere else.
 """
 
 from __future__ import annotations
 
+import ctypes.util
+import errno
 import logging
 import os
 import re
 import signal
 import threading
+import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +23,7 @@ from typing import Any
 from xnatfs.config import Settings
 from xnatfs.errors import FuseUnusable
 from xnatfs.fs.values import Caller
+from xnatfs.fuse import threads
 
 # Signals by which somebody asks a process to end. The kernel reports *any* signal of a waiting
 # thread as an interrupt; giving up a read because of SIGCHLD, a timer or the SIGURG by which
@@ -31,34 +36,78 @@ _ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKIL
 _MAX_BACKGROUND = 64
 
 
+# Threads whose process is remembered.
+_MOST_CALLERS = 1000
+
 # The thread group in /proc/TID/status.
 _GROUP = re.compile(rb"^Tgid:\t(\d+)$", re.MULTILINE)
+
+# From this version on libfuse serves with 10 threads unless it is told otherwise; a few slow
+# uploads would hold up every reader.
+_BOUNDED_THREADS = (3, 12)
+_MAX_THREADS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """A libfuse on this machine."""
+
+    # As dlopen(3) takes it.
+    path: str
+    # 2 or 3: they are not compatible.
+    major: int
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
     """What the rest of ``fuse`` needs of libfuse."""
 
-    # fusepy's FUSE class: mounts and returns when the mount is gone.
+    # libfuse's own, as in (2, 9).
+    version: tuple[int, int]
+    # The FUSE class: mounts and returns when the mount is gone.
     serve: Callable[..., Any]
     # Asked on a request's thread: a function that tells, on any thread and as long as the request
     # lasts, whether nobody waits for it any more.
     interruption: Callable[[], Callable[[], bool]]
     # The process behind the current request (request threads only).
     caller: Callable[[], Caller]
+    # Called first in every request: what Python knows of libfuse's thread outlives it.
+    keep: Callable[[], None] = _nothing
+
+
+def library() -> Library | None:
+    """The libfuse that will be used: that of ``FUSE_LIBRARY_PATH``, else version 2, else 3."""
+    path = os.environ.get("FUSE_LIBRARY_PATH", "")
+    if path:
+        return Library(path, 3 if "fuse3" in os.path.basename(path) else 2)
+    for name, major in (("fuse", 2), ("fuse3", 3)):
+        if found := ctypes.util.find_library(name):
+            return Library(found, major)
+    return None
 
 
 def load() -> Binding:
     """Import the binding and look up what it lacks in libfuse itself.
 
     Raises:
-        FuseUnusable: no libfuse, no fusepy, or another package called ``fuse``.
+        FuseUnusable: no libfuse, no fusepy or mfusepy, or another package called ``fuse``.
     """
+    chosen = library()
+    newer = chosen is not None and chosen.major == 3
+    name = "mfusepy" if newer else "fusepy"
     try:
-        import fuse
+        if newer:
+            import mfusepy as fuse
+        else:
+            import fuse
     except ImportError as error:
-        raise FuseUnusable(f"the Python package fusepy is missing: {error}") from error
-    except OSError as error:
+        hint = "pip install mfusepy" if newer else "pip install fusepy"
+        raise FuseUnusable(f"the Python package {name} is missing: {hint} ({error})") from error
+    except (OSError, AttributeError) as error:
         raise FuseUnusable(f"libfuse cannot be loaded: {error}") from error
     if not hasattr(fuse, "fuse_get_context") or not hasattr(fuse, "_libfuse"):
         raise FuseUnusable(
@@ -82,10 +131,56 @@ def load() -> Binding:
         return interrupted
 
     return Binding(
-        serve=fuse.FUSE,
+        version=_version(fuse._libfuse.fuse_version()),
+        serve=_serving_class(fuse) if newer else fuse.FUSE,
         interruption=interruption,
-        caller=lambda: _caller(thread()),
+        caller=_Callers(thread).now,
+        keep=threads.keep,
     )
+
+
+def _version(number: int) -> tuple[int, int]:
+    """``fuse_version()``: 29 is 2.9, 314 is 3.14."""
+    return divmod(number, 10) if number < 100 else divmod(number, 100)
+
+
+def _serving_class(mfusepy: Any) -> Callable[..., Any]:
+    """Mfusepy's FUSE class for libfuse 3, with what it leaves out."""
+
+    class Serving3(mfusepy.FUSE):  # type: ignore[misc]  # mfusepy has no types for it
+        """Called by libfuse; a ``…_fuse_3`` method is one of its operations."""
+
+        def _wrapper(self, func: Any, *args: Any, **kwargs: Any) -> Any:
+            # As ``Operations.__call__`` does, which mfusepy passes by.
+            threads.keep()
+            return super()._wrapper(func, *args, **kwargs)
+
+        def init_fuse_3(self, conn: Any, config: Any) -> None:
+            conn.contents.max_background = _MAX_BACKGROUND
+            super().init_fuse_3(conn, config)
+
+        def truncate_fuse_3(self, path: bytes, length: int, fip: Any) -> int:
+            # Of an open file with its handle: mfusepy drops it, and each ftruncate(2) would be
+            # an upload of its own.
+            name = path.decode(self.encoding, self.errors)
+            self.operations.truncate(name, length, fip.contents if fip else None)
+            return 0
+
+        def rename_fuse_3(self, old: bytes, new: bytes, flags: int) -> int:
+            # RENAME_NOREPLACE and RENAME_EXCHANGE, which mfusepy passes over: `mv -n` would
+            # replace. The kernel does not ask for them again, and programs do without.
+            if flags:
+                return -errno.ENOSYS
+            super().rename_fuse_3(old, new, flags)
+            return 0
+
+    def serve(*args: Any, **kwargs: Any) -> None:
+        with warnings.catch_warnings():
+            # That ``Operations.__call__`` is for fusepy alone.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            Serving3(*args, **kwargs)
+
+    return serve
 
 
 def _status(thread: int) -> dict[str, str]:
@@ -135,8 +230,36 @@ def _is_gone(thread: int) -> bool:
     return False
 
 
+class _Callers:
+    """The processes behind requests; asked with every open and close.
+
+    Args:
+        thread: the thread that the current request comes from.
+
+    Threading: an entry of the table is replaced as a whole.
+    """
+
+    def __init__(self, thread: Callable[[], int]) -> None:
+        self._thread = thread
+        # Thread → its process, and until when that is believed: thread ids come again, but not
+        # within a second.
+        self._known: dict[int, tuple[Caller, float]] = {}
+
+    def now(self) -> Caller:
+        """The process behind the current request."""
+        thread, now = self._thread(), time.monotonic()
+        known = self._known.get(thread)
+        if known is not None and now < known[1]:
+            return known[0]
+        if len(self._known) > _MOST_CALLERS:
+            self._known = {}
+        caller = _caller(thread)
+        self._known[thread] = (caller, now + 1.0)
+        return caller
+
+
 def _caller(thread: int) -> Caller:
-    """The process that a thread belongs to; asked with every open and close."""
+    """The process that a thread belongs to."""
     if thread <= 0:
         return Caller(0)
     try:
@@ -147,8 +270,14 @@ def _caller(thread: int) -> Caller:
     return Caller(int(found[1]) if found else 0)
 
 
-def options(settings: Settings, *, allow_other: bool) -> dict[str, Any]:
-    """The mount options for libfuse 2, as keyword arguments of ``Binding.serve``."""
+def options(settings: Settings, version: tuple[int, int], *, allow_other: bool) -> dict[str, Any]:
+    """The mount options as keyword arguments of ``Binding.serve``.
+
+    Args:
+        settings: all of them.
+        version: libfuse's.
+        allow_other: let other users in.
+    """
     half_ttl = f"{settings.limits.metadata_ttl_s / 2:g}"
     chosen: dict[str, Any] = {
         "foreground": True,
@@ -156,11 +285,6 @@ def options(settings: Settings, *, allow_other: bool) -> dict[str, Any]:
         "fsname": settings.server.url.replace("\\", "\\\\").replace(",", "\\,"),
         # findmnt, ``umount -a -t fuse.xnatfs`` and job epilogs find the mount by it.
         "subtype": "xnatfs",
-        # Without it writes arrive in pieces of 4 KiB.
-        "big_writes": True,
-        "max_background": _MAX_BACKGROUND,
-        # O_TRUNC comes with the open: no copy-up of bytes that are thrown away next.
-        "atomic_o_trunc": True,
         "use_ino": True,
         # Without it ``allow_other`` lets anyone write.
         "default_permissions": True,
@@ -170,6 +294,18 @@ def options(settings: Settings, *, allow_other: bool) -> dict[str, Any]:
         # A missing name is remembered by our listings, which ``refresh`` can drop.
         "negative_timeout": 0,
     }
+    if version < (3, 0):
+        # libfuse 3 does these by itself, and refuses to mount when it is told to.
+        chosen |= {
+            # Without it writes arrive in pieces of 4 KiB.
+            "big_writes": True,
+            "max_background": _MAX_BACKGROUND,
+            # O_TRUNC comes with the open: no copy-up of bytes that are thrown away next.
+            "atomic_o_trunc": True,
+        }
+    if version >= _BOUNDED_THREADS:
+        # Idle ones are said too, or libfuse complains of its own default.
+        chosen |= {"max_threads": _MAX_THREADS, "max_idle_threads": 10}
     if allow_other:
         chosen["allow_other"] = True
     if settings.policy.read_only:

@@ -22,8 +22,9 @@ from typing import Any
 from xnatfs.errors import XnatfsError
 from xnatfs.fuse import mounts
 from xnatfs.fuse.command import Command
+from xnatfs.fuse.farewell import Farewell
 from xnatfs.fuse.private import children, end_children
-from xnatfs.fuse.serving import Farewell, Serving
+from xnatfs.fuse.serving import Serving
 from xnatfs.waiting import Waiter
 
 log = logging.getLogger(__name__)

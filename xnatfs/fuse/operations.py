@@ -17,14 +17,15 @@ import os
 import stat
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from xnatfs.config import Limits
 from xnatfs.errors import XnatfsError
-from xnatfs.fs.values import Attributes, Entry, Kind, Opened
+from xnatfs.fs.values import Attributes, Caller, Entry, Kind, Opened
 from xnatfs.fuse.binding import Binding
-from xnatfs.fuse.errnos import row_of
+from xnatfs.fuse.errnos import Row, row_of
 from xnatfs.waiting import Waiter
 
 if TYPE_CHECKING:
@@ -62,9 +63,18 @@ def _request(
             return method(self, self._waiter(name), *args, **kwargs)
         except XnatfsError as error:
             row = row_of(error)
-            log.log(row.level, "%s %s: %s", name, _subject(args), error)
+            self._note(row)
+            # A failed read is logged by ``fs``, once for each file.
+            log.log(
+                logging.DEBUG if name == "read" else row.level,
+                "%s %s: %s",
+                name,
+                _subject(args),
+                error,
+            )
             raise OSError(row.errno, os.strerror(row.errno)) from None
         except BaseException as error:
+            self._note(row_of(XnatfsError()))
             log.error("%s %s: unexpected %r", name, _subject(args), error)
             log.debug("where it came from", exc_info=True)
             raise OSError(errno.EIO, os.strerror(errno.EIO)) from None
@@ -98,8 +108,8 @@ class Operations:
         binding: where the interrupt and the caller of a request come from.
         ready: called once the kernel has answered the mount.
 
-    Threading: called from any number of libfuse's threads at once. ``_mu`` guards the two
-    counters; ``fs`` guards itself.
+    Threading: called from any number of libfuse's threads at once. ``_mu`` guards the
+    counter and the set; ``fs`` guards itself.
     """
 
     # fusepy: times as integer nanoseconds, and UTIME_NOW and UTIME_OMIT as the kernel got them.
@@ -115,22 +125,35 @@ class Operations:
         self._ready = ready
         self._ending = threading.Event()
         self._mu = threading.Lock()
+        self._errors: Counter[str] = Counter()
         self._running = 0
-        self._writers = 0
+        # Handles that may write.
+        self._writing: set[int] = set()
 
     def __call__(self, operation: str, *args: Any) -> Any:
         """How fusepy calls an operation."""
+        self._binding.keep()
         return getattr(self, operation)(*args)
 
     def busy(self) -> bool:
         """Whether a request runs or a file is open for writing."""
         with self._mu:
-            return self._running > 0 or self._writers > 0
+            return self._running > 0 or bool(self._writing)
 
     def writing(self) -> bool:
         """Whether a file is open for writing."""
         with self._mu:
-            return self._writers > 0
+            return bool(self._writing)
+
+    def errors(self) -> dict[str, int]:
+        """How many requests failed, by the name of the errno; what is normal does not count."""
+        with self._mu:
+            return dict(self._errors)
+
+    def _note(self, row: Row) -> None:
+        if row.level > logging.DEBUG:
+            with self._mu:
+                self._errors[errno.errorcode[row.errno]] += 1
 
     def give_up(self) -> None:
         """The mount goes away: end every wait."""
@@ -140,10 +163,10 @@ class Operations:
         with self._mu:
             self._running += step
 
-    def _count_writer(self, flags: int, step: int) -> None:
-        if flags & os.O_ACCMODE != os.O_RDONLY:
-            with self._mu:
-                self._writers += step
+    def _caller(self, fi: Any) -> Caller:
+        """Who asks; looked up where it counts only, because that costs a read of /proc."""
+        writes = fi.flags & os.O_ACCMODE != os.O_RDONLY or fi.fh in self._writing
+        return self._binding.caller() if writes else Caller()
 
     def _waiter(self, name: str) -> Waiter:
         limit = self._limits.io_timeout_s
@@ -159,7 +182,9 @@ class Operations:
     def _opened(self, fi: Any, opened: Opened) -> int:
         fi.fh = opened.handle
         fi.keep_cache = int(opened.keep_pages)
-        self._count_writer(fi.flags, 1)
+        if fi.flags & os.O_ACCMODE != os.O_RDONLY:
+            with self._mu:
+                self._writing.add(opened.handle)
         return 0
 
     # the mount itself
@@ -259,11 +284,11 @@ class Operations:
 
     @_request
     def open(self, waiter: Waiter, path: str, fi: Any) -> int:
-        return self._opened(fi, self._fs.open(path, fi.flags, self._binding.caller(), waiter))
+        return self._opened(fi, self._fs.open(path, fi.flags, self._caller(fi), waiter))
 
     @_request
     def create(self, waiter: Waiter, path: str, mode: int, fi: Any) -> int:
-        caller = self._binding.caller()
+        caller = self._caller(fi)
         mode = stat.S_IMODE(mode)
         return self._opened(fi, self._fs.create(path, fi.flags, mode, caller, waiter))
 
@@ -281,7 +306,7 @@ class Operations:
 
     @_request
     def flush(self, waiter: Waiter, _path: str, fi: Any) -> None:
-        self._fs.flush(fi.fh, self._binding.caller(), waiter)
+        self._fs.flush(fi.fh, self._caller(fi), waiter)
 
     @_request
     def fsync(self, waiter: Waiter, _path: str, _datasync: int, fi: Any) -> None:
@@ -289,7 +314,8 @@ class Operations:
 
     @_request
     def release(self, waiter: Waiter, _path: str, fi: Any) -> None:
-        self._count_writer(fi.flags, -1)
+        with self._mu:
+            self._writing.discard(fi.fh)
         self._fs.release(fi.fh, waiter)
 
     @_request

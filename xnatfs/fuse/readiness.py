@@ -6,17 +6,20 @@ before. ``mount`` stops at the first, ``doctor`` shows them all.
 
 from __future__ import annotations
 
-import ctypes.util
+import importlib.util
 import os
-import shutil
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from xnatfs.errors import FuseUnusable
+from xnatfs.fuse import binding
+from xnatfs.fuse.mounts import FSTYPE
 
 _DEVICE = Path("/dev/fuse")
 _FUSE_CONF = Path("/etc/fuse.conf")
+_UPDATEDB = Path("/etc/updatedb.conf")
 
 # Bit of CAP_SYS_ADMIN in the capability masks of /proc/PID/status.
 _CAP_SYS_ADMIN = 21
@@ -44,12 +47,17 @@ def problems(*, allow_other: bool, private: bool = False) -> list[str]:
 
 
 def _library() -> str:
-    path = os.environ.get("FUSE_LIBRARY_PATH", "")
-    if path:
-        return "" if Path(path).exists() else f"FUSE_LIBRARY_PATH: {path} does not exist"
-    if ctypes.util.find_library("fuse"):
-        return ""
-    return f"libfuse (version 2) is not installed: {how_to_install()}"
+    chosen = binding.library()
+    if chosen is None:
+        return f"libfuse is not installed: {how_to_install()}"
+    if "/" in chosen.path and not Path(chosen.path).exists():
+        return f"FUSE_LIBRARY_PATH: {chosen.path} does not exist"
+    if chosen.major == 3 and importlib.util.find_spec("mfusepy") is None:
+        return (
+            "only libfuse 3 is installed, which takes a Python package more: "
+            f"pip install mfusepy; or install libfuse 2: {how_to_install()}"
+        )
+    return ""
 
 
 def _device() -> str:
@@ -72,21 +80,69 @@ def _device() -> str:
 def _fusermount() -> str:
     if _may_mount():
         return ""
-    # libfuse 2 looks for this name only; the package fuse3 brings it as a link.
-    program = shutil.which("fusermount", path=f"{os.environ.get('PATH', '')}:/bin:/usr/bin")
+    chosen = binding.library()
+    # Each version looks for its own; the package fuse3 brings the other as a link.
+    name = "fusermount3" if chosen is not None and chosen.major == 3 else "fusermount"
+    program = _program(name)
     if program is None:
-        return f"fusermount is not installed: {how_to_install()}"
+        return f"{name} is not installed: {how_to_install()}"
+    if not os.access(program, os.X_OK):
+        number = os.stat(program).st_gid
+        remedy = (
+            f"`usermod -aG {_group_name(number)} {_user_name()}`; log in again after that"
+            if number
+            else f"`chmod 4755 {program}`"
+        )
+        return f"{program} may not be run by this user: the administrator runs {remedy}"
     if not os.stat(program).st_mode & stat.S_ISUID and not _has_capability(program):
         return f"{program} may not mount: run `chmod u+s {program}` as root"
+    if _status_field("NoNewPrivs") == "1":
+        return (
+            f"{program} gets no rights here: this process runs with no_new_privs, which a "
+            "container or a service has set (NoNewPrivileges=); use `xnatfs run`, or start it "
+            "without that"
+        )
+    return ""
+
+
+def _program(name: str) -> str | None:
+    """Where a program is, whether this user may run it or not."""
+    for folder in [*os.environ.get("PATH", "").split(":"), "/bin", "/usr/bin"]:
+        if folder and os.path.isfile(path := os.path.join(folder, name)):
+            return path
+    return None
+
+
+def _group_name(number: int) -> str:
+    import grp
+
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def _user_name() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def _status_field(name: str) -> str:
+    """A field of this process's status, "" where the kernel does not have it."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith(f"{name}:"):
+            return line.partition(":")[2].strip()
     return ""
 
 
 def _may_mount() -> bool:
     """Whether this process may mount without help: root, or root of a user namespace."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("CapEff:"):
-            return bool(int(line.split()[1], 16) >> _CAP_SYS_ADMIN & 1)
-    return os.geteuid() == 0
+    mask = _status_field("CapEff")
+    return bool(int(mask, 16) >> _CAP_SYS_ADMIN & 1) if mask else os.geteuid() == 0
 
 
 def _has_capability(program: str) -> bool:
@@ -108,6 +164,21 @@ def _others() -> str:
     return (
         "--allow-other is not allowed here: the administrator adds the line "
         f"user_allow_other to {_FUSE_CONF}"
+    )
+
+
+def crawlers() -> str:
+    """That updatedb(8) would walk mounts which root may enter, and the remedy; "": it would not."""
+    try:
+        text = _UPDATEDB.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    found = re.search(r"^\s*PRUNEFS\s*=\s*\"?([^\"\n]*)", text, re.MULTILINE)
+    if found and FSTYPE.lower() in found[1].lower().split():
+        return ""
+    return (
+        f"updatedb walks mounts that it may enter (those of root, and with --allow-other): "
+        f"add {FSTYPE} to PRUNEFS in {_UPDATEDB}"
     )
 
 

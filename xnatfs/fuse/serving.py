@@ -16,14 +16,15 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from xnatfs.config import Settings
 from xnatfs.errors import FuseUnusable, WaitEnded, XnatfsError
 from xnatfs.fs.filesystem import FileSystem
-from xnatfs.fuse import binding, control, mounts
+from xnatfs.fuse import binding, control, metrics, mounts
+from xnatfs.fuse.farewell import Farewell
 from xnatfs.fuse.notify import notify
 from xnatfs.fuse.operations import Operations
 from xnatfs.fuse.private import mount_space
@@ -42,18 +43,6 @@ _PROGRESS_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Farewell:
-    """What a mount says at its end."""
-
-    sent_files: int = 0
-    sent_bytes: int = 0
-    # Rows as ``FileSystem.pending`` has them.
-    pending: list[dict[str, Any]] = field(default_factory=list)
-    # ``ReadFailure`` as dictionaries.
-    read_failures: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """How to mount."""
 
@@ -65,6 +54,8 @@ class Plan:
     foreground: bool = False
     log_file: Path | None = None
     log_level: str = "info"
+    # Gets the figures of the mount, for Prometheus.
+    metrics_file: Path | None = None
     # Hears the last word; its value is the exit status of the process.
     farewell: Callable[[Farewell], int] = lambda _farewell: 0
     # Decides, on a thread of its own, when the mount ends, and calls ``Serving.end``. None: a
@@ -133,6 +124,7 @@ class Serving:
             log=str(plan.log_file or ""),
             drain_s=settings.limits.drain_s,
             space=mount_space(),
+            for_command=plan.attend is not None,
         )
 
     def run(self) -> NoReturn:
@@ -143,12 +135,15 @@ class Serving:
         attend = self._plan.attend or Serving._wait_for_signals
         attending = threading.Thread(target=attend, args=(self,), name="attend", daemon=True)
         attending.start()
+        self._fs.warm_up()
         failed = ""
         try:
             self._libfuse.serve(
                 self._operations,
                 str(self._plan.mountpoint),
-                **binding.options(self._settings, allow_other=self._plan.allow_other),
+                **binding.options(
+                    self._settings, self._libfuse.version, allow_other=self._plan.allow_other
+                ),
             )
         except RuntimeError as error:
             failed = f"libfuse ended with status {error}"
@@ -191,6 +186,9 @@ class Serving:
             log.error("%s", error)
         self._mounted.set()
         threading.Thread(target=self._keep_login, name="login", daemon=True).start()
+        if self._plan.metrics_file is not None:
+            self._write_figures(mounted=True)
+            threading.Thread(target=self._tell_figures, name="metrics", daemon=True).start()
         log.info("mounted %s at %s", self._record.server, self._record.mountpoint)
         self._tell_ready(self._record.user)
         notify("READY=1", f"STATUS={self._record.server} as {self._record.user}")
@@ -198,8 +196,11 @@ class Serving:
     # what commands ask
 
     def _status(self, _request: control.Message, say: control.Say) -> bool:
-        say({"status": self._fs.status()})
+        say({"status": self._figures()})
         return False
+
+    def _figures(self) -> dict[str, Any]:
+        return self._fs.status() | {"errors": self._operations.errors()}
 
     def _refresh(self, request: control.Message, say: control.Say) -> bool:
         self._fs.refresh(str(request.get("path", "/")))
@@ -237,6 +238,19 @@ class Serving:
                 again = self._fs.keep_login(Waiter(total_s=budget))
             except XnatfsError as error:
                 log.info("the login was not looked after: %s", error)
+
+    def _tell_figures(self) -> None:
+        """Write the metrics while the mount lives."""
+        while not self._loop_ended.wait(metrics.EVERY_S):
+            self._write_figures(mounted=True)
+
+    def _write_figures(self, *, mounted: bool) -> None:
+        if self._plan.metrics_file is None:
+            return
+        try:
+            metrics.write(self._plan.metrics_file, metrics.render(self._figures(), mounted=mounted))
+        except XnatfsError as error:
+            log.warning("%s", error)
 
     # the end
 
@@ -285,6 +299,7 @@ class Serving:
             self._drain(waiter, progress)
             self._operations.give_up()
             last = self._last_word()
+            self._write_figures(mounted=False)
             closing = threading.Thread(target=self._fs.close, name="close", daemon=True)
             closing.start()
             closing.join(_CLOSE_S)

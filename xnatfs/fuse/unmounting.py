@@ -10,7 +10,7 @@ from typing import Any
 
 from xnatfs.errors import BadReply, NotFound, TimedOut
 from xnatfs.fuse import control, mounts
-from xnatfs.fuse.serving import Farewell
+from xnatfs.fuse.farewell import Farewell
 
 log = logging.getLogger(__name__)
 

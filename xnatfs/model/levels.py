@@ -33,6 +33,8 @@ class Level:
     parent_column: str = ""
     # The collections in an object's folder, in the order shown.
     holds: tuple[str, ...] = ()
+    # Those of them that are listed at once when a path through such an object is walked.
+    walked: tuple[str, ...] = ()
     # Those of them that show links to the objects' one place elsewhere.
     links: tuple[str, ...] = ()
     # Columns of the long form of the name ("4-Ax_3D_T1"), which always resolves too.
@@ -63,6 +65,7 @@ PROJECT = Level(
     key="ID",
     label="ID",
     holds=("subjects", "experiments", "resources"),
+    walked=("subjects", "experiments"),
     links=("experiments",),
     resources_at="project",
     attributes={
@@ -109,6 +112,7 @@ EXPERIMENT = Level(
     ),
     parent_column="subject_ID",
     holds=("scans", "assessors", "reconstructions", "resources"),
+    walked=("scans", "resources"),
     category="resources",
     resources_at="experiment",
     made_at="{project}{parent}/experiments/{id}",

@@ -20,12 +20,16 @@ from xnatfs.model.entities import Item, Kind, LocalFile, RemoteFile
 from xnatfs.model.levels import ARCHIVE, BY_COLLECTION, EXPERIMENT, RESOURCE, Level
 from xnatfs.model.paths import decode_name, encode_name, join, unique_names
 from xnatfs.tree.catalog import Folder
+from xnatfs.tree.foresight import Foresight
 from xnatfs.tree.listings import FileListing, Listing, Listings
 from xnatfs.tree.overlay import Overlay
 from xnatfs.waiting import Waiter
 
 # A resource that an assessor or reconstruction was made from: "LABEL~in".
 INPUT_MARK = "~in"
+
+# A folder that was looked up is looked up again after this long, whatever changed. Seconds.
+_FRESH_S = 1.0
 
 _ROOT = Item(ARCHIVE, "", "", "", {})
 
@@ -77,10 +81,19 @@ class Node:
         return self.collection == "files"
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A folder that was looked up, and after how many changes and when (time.monotonic())."""
+
+    node: Node
+    changes: int
+    at: float
+
+
 class Namespace:
     """Names of one archive.
 
-    Threading: ``_mu`` guards the memo; listings and overlay guard themselves.
+    Threading: ``_mu`` guards what is remembered; listings and overlay guard themselves.
     """
 
     def __init__(
@@ -94,6 +107,9 @@ class Namespace:
         # Names made from a listing, valid as long as that very listing is the cached one.
         self._memo: LRUCache[object, tuple[object, Names]]
         self._memo = LRUCache(4096)
+        self._folders: LRUCache[str, _Known] = LRUCache(256)
+        self._fresh_s = min(_FRESH_S, limits.metadata_ttl_s / 2)
+        self._foresight = Foresight(listings)
 
     # -- questions
 
@@ -106,10 +122,24 @@ class Namespace:
 
         Raises: NotFound, NotAFolder (something on the way is a file).
         """
-        node = self.root()
-        for name in path.split("/"):
-            if name:
-                node = self.child(node, name, waiter)
+        folder, _, name = path.rstrip("/").rpartition("/")
+        if not name:
+            return self.root()
+        return self.child(self._known_folder(folder, waiter), name, waiter)
+
+    def _known_folder(self, path: str, waiter: Waiter) -> Node:
+        """A folder, from memory if nothing was listed since it was looked up.
+
+        Programs open one file of a folder after the other; the way there is most of a look-up.
+        """
+        now, changes = time.monotonic(), self._listings.changes
+        with self._mu:
+            known = self._folders.get(path)
+        if known is not None and known.changes == changes and now - known.at < self._fresh_s:
+            return known.node
+        node = self.lookup(path, waiter)
+        with self._mu:
+            self._folders[path] = _Known(node, changes, now)
         return node
 
     def child(self, node: Node, name: str, waiter: Waiter, *, now: bool = False) -> Node:
@@ -123,12 +153,15 @@ class Namespace:
         """
         if node.kind is not Kind.FOLDER:
             raise NotAFolder(f"{node.path} is not a folder")
+        self._foresight.looking_for(node.path, node.collection, node.item, name)
         found = self._find(node, name, waiter, 0.0)
         if found is None and node.collection:
             not_before = time.monotonic() - (0.0 if now else self._limits.negative_ttl_s)
             found = self._find(node, name, waiter, not_before)
         if found is None:
             raise NotFound(f"no {name} in {node.path}")
+        if isinstance(found, Item):
+            self._foresight.found(node.path, found)
         return self._node(node, name, found)
 
     def child_now(self, node: Node, name: str, waiter: Waiter) -> Node:
@@ -147,6 +180,7 @@ class Namespace:
         """The entries of a folder, in the server's order."""
         if node.kind is not Kind.FOLDER:
             raise NotAFolder(f"{node.path} is not a folder")
+        self._foresight.listed(node.path)
         for name, found in self._entries(node, waiter, 0.0).items():
             yield self._node(node, name, found)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from pathlib import Path
 
 
 class Body(io.FileIO):
@@ -15,7 +14,7 @@ class Body(io.FileIO):
         on_read: called after each piece, so that whoever waits behind it sees that it moves.
     """
 
-    def __init__(self, path: Path, on_read: Callable[[], None] | None) -> None:
+    def __init__(self, path: str, on_read: Callable[[], None] | None) -> None:
         super().__init__(path, "rb")
         self._on_read = on_read
 

@@ -48,7 +48,7 @@ class Content:
 
     def __init__(self, bound: Bound, folder: Path, what: str, *, writable: bool) -> None:
         self._bound = bound
-        self._path = folder / BYTES_NAME
+        self._path = f"{folder}/{BYTES_NAME}"
         self._what = what
         self._mu = threading.Lock()
         self._writable = writable
@@ -67,7 +67,7 @@ class Content:
     @property
     def path(self) -> Path:
         """The file."""
-        return self._path
+        return Path(self._path)
 
     @property
     def size(self) -> int:
@@ -76,7 +76,7 @@ class Content:
 
     def moved(self, folder: Path) -> None:
         """The upload's folder was renamed."""
-        self._path = folder / BYTES_NAME
+        self._path = f"{folder}/{BYTES_NAME}"
 
     def read(self, offset: int, size: int) -> bytes:
         """Read up to ``size`` bytes; fewer only where the file ends.
@@ -160,7 +160,7 @@ class Content:
         """
         with self._mu, local_disk(self._what):
             # Through the descriptor where there is one: the name may be gone.
-            place = Path(f"/proc/self/fd/{self._fd}") if self._fd >= 0 else self._path
+            place = f"/proc/self/fd/{self._fd}" if self._fd >= 0 else self._path
             return Body(place, on_read)
 
     def close(self) -> None:

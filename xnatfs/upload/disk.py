@@ -74,20 +74,25 @@ def sync_file_system(folder: Path) -> None:
         os.close(fd)
 
 
+def write_file(path: str, content: bytes, *, durable: bool) -> None:
+    """Write a small file (0600, whatever the umask) where it stands. Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(fd, content, 0)
+        if durable:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def replace_file(path: Path, content: bytes, *, durable: bool) -> None:
     """Write a small file (0600) beside its place and rename it there.
 
     Raises: NoSpace, QuotaExceeded, DiskFault; the old file then still stands.
     """
-    beside = path.with_name(path.name + NEW_SUFFIX)
+    beside = f"{path}{NEW_SUFFIX}"
     with local_disk(str(path)):
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            write_all(fd, content, 0)
-            if durable:
-                os.fsync(fd)
-        finally:
-            os.close(fd)
+        write_file(beside, content, durable=durable)
         os.rename(beside, path)
         if durable:
             sync_folder(path.parent)

@@ -30,7 +30,11 @@ log = logging.getLogger(__name__)
 
 # What is closed is often renamed, removed or written again at once: nothing is sent before it
 # has lain for this long. Seconds.
-LINGER_S = 0.5
+LINGER_S = 0.1
+
+# A lane rests before its first run and between two: what is written one after the other goes
+# together. Seconds.
+REST_S = 0.3
 
 # Pauses between attempts double from the first to the longest; each is shortened by up to half
 # at random. Seconds.
@@ -88,10 +92,16 @@ class _Lane:
     # The server is away or busy: new parcels do not shorten the pause.
     troubled: bool = False
     busy: bool = False
+    # Monotonic time at which it has rested since its last run.
+    rested: float = 0.0
 
     def next_due(self, *, draining: bool) -> float:
         ready = (at for parcel, at in self.waiting.items() if draining or not parcel.held)
         return min(ready, default=inf)
+
+
+def _works(lane: _Lane) -> bool:
+    return lane.busy or bool(lane.waiting)
 
 
 class Outbox:
@@ -126,6 +136,9 @@ class Outbox:
             if self._stopped:
                 return
             lane = self._lanes.setdefault(parcel.resource.id, _Lane(parcel.resource))
+            if not lane.waiting and not lane.busy:
+                # The first of perhaps many.
+                lane.rested = max(lane.rested, time.monotonic() + REST_S)
             if parcel not in lane.waiting:
                 self._put(lane, parcel, 0.0 if self._drains else LINGER_S)
             if not self._started:
@@ -142,7 +155,7 @@ class Outbox:
             self._drains += 1
             try:
                 self._hurry()
-                self._await(lambda: not self._lanes, waiter, "the uploads")
+                self._await(lambda: not any(map(_works, self._lanes.values())), waiter, "uploads")
             finally:
                 self._drains -= 1
 
@@ -187,8 +200,9 @@ class Outbox:
         """``_mu`` is held."""
         ready = time.monotonic() + pause_s
         lane.waiting[parcel] = ready
-        if not lane.troubled and ready < lane.due and (self._drains or not parcel.held):
-            lane.due = ready
+        due = ready if self._drains else max(ready, lane.rested)
+        if not lane.troubled and due < lane.due and (self._drains or not parcel.held):
+            lane.due = due
             self._mu.notify_all()
 
     def _hurry(self) -> None:
@@ -236,7 +250,9 @@ class Outbox:
         trouble: XnatfsError | None = None
         wanted = threading.Event()
         try:
-            while trouble is None and (claimed := self._claim(lane, wanted)):
+            more = True
+            while more and trouble is None and (claimed := self._claim(lane, wanted)):
+                more = self._drains > 0 or len(claimed) >= MOST_CLAIMED
                 trouble = self._send(lane, claimed, wanted)
                 wanted.clear()
             if trouble is None:
@@ -251,11 +267,13 @@ class Outbox:
             with self._mu:
                 lane.busy = False
                 lane.troubled = trouble is not None
-                if not lane.waiting:
-                    del self._lanes[lane.resource.id]
-                lane.due = lane.next_due(draining=self._drains > 0)
+                now = time.monotonic()
+                lane.rested = now + REST_S
                 if trouble is not None:
-                    lane.due = max(lane.due, time.monotonic() + self._next_pause(lane, trouble))
+                    not_before = now + self._next_pause(lane, trouble)
+                else:
+                    not_before = now if self._drains else lane.rested
+                lane.due = max(lane.next_due(draining=self._drains > 0), not_before)
                 self._mu.notify_all()
 
     def _claim(self, lane: _Lane, wanted: threading.Event) -> dict[Upload, Parcel]:

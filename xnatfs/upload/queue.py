@@ -20,7 +20,7 @@ from xnatfs.config import SpoolSettings
 from xnatfs.errors import DiskFault, NotFound, Protected, UsageError
 from xnatfs.upload.disk import local_disk
 from xnatfs.upload.owner import RELEASED_NAME, Owner, read_owner, surely_dead, surely_here
-from xnatfs.upload.record import Record, read_record
+from xnatfs.upload.record import Record, State, read_record
 from xnatfs.upload.spool import MAKING, Spool, remove_if_empty
 from xnatfs.upload.upload import BYTES_NAME, LEAVING, Upload
 
@@ -140,6 +140,32 @@ class Queue:
             os.rename(row.folder, leaving)
             shutil.rmtree(leaving)
         self._tidy(row.folder.parent)
+
+    def latest(self, rows: Iterable[Row]) -> list[Row]:
+        """Drop what its own mount has written over: of several for one name the last counts.
+
+        When the later ones were begun, the server had the earlier ones already.
+
+        Args:
+            rows: oldest first.
+
+        Returns: the others.
+
+        Raises: DiskFault.
+        """
+        kept: list[Row] = []
+        last: dict[tuple[Path, str, str], Row] = {}
+        for row in rows:
+            kept.append(row)
+            if row.record is None or row.record.state is not State.SEALED:
+                continue
+            target = row.record.target
+            name = (row.folder.parent, target.resource_id, target.path)
+            if name in last and row.standing is Standing.FREE:
+                self.drop(last[name])
+                kept.remove(last[name])
+            last[name] = row
+        return kept
 
     def tidy(self) -> None:
         """Remove the folders of dead processes in which nothing is left."""

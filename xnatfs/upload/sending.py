@@ -34,6 +34,7 @@ from xnatfs.model.entities import Item, RemoteFile
 from xnatfs.rest.addresses import literal
 from xnatfs.rest.archive import Archive
 from xnatfs.rest.transfer import Sent, Transfer
+from xnatfs.upload.glance import Glances
 from xnatfs.upload.record import Base
 from xnatfs.upload.upload import Upload
 from xnatfs.waiting import Waiter
@@ -75,6 +76,7 @@ class Sending:
     Args:
         archive, transfer: the server.
         listing: a fresh listing of the resource, by path; pays what else it proves.
+        glances: where a HEAD may stand for a listing.
         upload: sealed; resource: where it goes.
         waiter: how long.
         moved: called whenever bytes move.
@@ -89,6 +91,7 @@ class Sending:
         archive: Archive,
         transfer: Transfer,
         listing: Callable[[Item, Waiter], Mapping[str, RemoteFile]],
+        glances: Glances,
         upload: Upload,
         resource: Item,
         waiter: Waiter,
@@ -100,6 +103,7 @@ class Sending:
         self._archive = archive
         self._transfer = transfer
         self._listing = listing
+        self._glances = glances
         self._upload = upload
         self._record = upload.record
         self._resource = resource
@@ -190,8 +194,18 @@ class Sending:
                 return self._as_listed(row), True
             overwrite = self._may_replace(row)
         self._look = self.asked = True
+        if overwrite or not by_head():
+            sent = self._send(overwrite=overwrite)
+        else:
+            with self._glances.begin(self._resource, self._path, self._record.size) as glance:
+                sent = self._send(overwrite=False)
+                if sent is Sent.STORED and glance.shows(self._record.size, self._waiter):
+                    return self._as_sent(), False
+        return self._duplicate() if sent is Sent.DUPLICATE else self._checked()
+
+    def _send(self, *, overwrite: bool) -> Sent:
         try:
-            sent = self._transfer.send(
+            return self._transfer.send(
                 self._resource,
                 self._path,
                 lambda: self._upload.open_body(self._moved),
@@ -207,22 +221,13 @@ class Sending:
             # refused as a duplicate unless it is overwritten.
             self._orphan = True
             raise
-        if sent is Sent.DUPLICATE:
-            return self._duplicate()
-        if not overwrite and by_head() and self._has_size():
-            return self._as_sent(), False
-        return self._checked()
 
     def _find(self) -> RemoteFile | None:
         """The row of a fresh listing that has our name."""
         return self._listing(self._resource, self._waiter).get(self._path)
 
     def _has_size(self) -> bool:
-        try:
-            head = self._archive.head(self._resource, self._path, self._waiter)
-        except NotFound:
-            return False
-        return head.size == self._record.size
+        return self._glances.look(self._resource, self._path, self._waiter) == self._record.size
 
     def _is_ours(self, row: RemoteFile) -> bool:
         """Whether a row is surely what we send; without a digest nothing is sure."""

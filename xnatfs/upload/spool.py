@@ -30,7 +30,7 @@ from pathlib import Path
 from xnatfs.config import MIB, SpoolSettings, make_private
 from xnatfs.errors import NoSpace, XnatfsError
 from xnatfs.model.versions import Version
-from xnatfs.upload.disk import local_disk, sync_folder
+from xnatfs.upload.disk import local_disk, sync_folder, write_file
 from xnatfs.upload.owner import OWNER_NAME, RELEASED_NAME, Owner, write_owner
 from xnatfs.upload.record import RECORD_NAME, Base, Record, Target, read_record
 from xnatfs.upload.upload import BYTES_NAME, LEAVING, Upload
@@ -112,13 +112,20 @@ class Spool:
             write_owner(making, owner)
             self._folder = _rename_to_free(making, root / owner.folder_name)
 
-    def new(self, target: Target, base: Version | None, old: Iterable[bytes] | None) -> Upload:
+    def new(
+        self,
+        target: Target,
+        base: Version | None,
+        old: Iterable[bytes] | None,
+        perhaps: tuple[Base, ...] = (),
+    ) -> Upload:
         """Begin an upload: a folder with its bytes and an open record.
 
         Args:
             target: where it goes.
             base: the version on the server that it replaces; None: the name must not exist there.
             old: content to start from, in order (an existing file is copied up); None: empty.
+            perhaps: versions of our own that the server may have instead.
 
         Raises: NoSpace, QuotaExceeded, DiskFault, and whatever ``old`` raises; nothing is left
             behind then.
@@ -128,6 +135,7 @@ class Spool:
             target=target,
             base=None if base is None else Base.of(base),
             created=time.time(),
+            perhaps=perhaps,
         )
         making = self.folder / f"{MAKING}{record.id}"
         upload: Upload | None = None
@@ -135,7 +143,7 @@ class Spool:
             with local_disk(f"the spool copy of {target.labels}"):
                 making = self._make(making)
                 # Nobody looks into a folder that is being made: it need not be replaced.
-                (making / RECORD_NAME).write_text(record.to_json())
+                write_file(f"{making}/{RECORD_NAME}", record.to_json().encode(), durable=False)
             upload = Upload(self, making, record)
             for piece in old or ():
                 upload.write(upload.size, piece)

@@ -25,6 +25,7 @@ from xnatfs.rest.transfer import Transfer
 from xnatfs.upload import batch
 from xnatfs.upload.batch import Batch
 from xnatfs.upload.debts import Debt, Debts, proves
+from xnatfs.upload.glance import Glances
 from xnatfs.upload.outcomes import Outcome, ends_all, note
 from xnatfs.upload.receipts import Receipts
 from xnatfs.upload.record import Base
@@ -84,7 +85,7 @@ class Uploader:
         self._limits = limits
         self._on_listing = on_listing
         self._on_stored = on_stored
-        self._sending = partial(Sending, archive, transfer, self._list)
+        self._sending = partial(Sending, archive, transfer, self._list, Glances(archive))
         self._turns = Turns()
         self._debts = Debts()
         self._mu = threading.Lock()
