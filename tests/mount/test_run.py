@@ -87,7 +87,7 @@ def test_the_command_sees_the_archive_and_nobody_else(desk: Desk, busy_server: D
         assert mounts_of_this_test(desk) == ""
         assert os.listdir(desk.state / "mnt") == []
         (row,) = json.loads(desk.xnatfs("status", "--json").stdout)["mounts"]
-        assert (row["state"], row["private"], row["server"]) == ("live", True, desk.url)
+        assert (row["state"], row["for_command"], row["server"]) == ("live", True, desk.url)
         (desk.folder / "seen").unlink()
         out, err = running.communicate(timeout=30)
     assert (running.returncode, err) == (7, "")
@@ -146,6 +146,17 @@ def test_streams_and_descriptors_reach_the_command(desk: Desk) -> None:
     )  # fmt: skip
     os.close(reading)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"first\nthird\n", b"bad\n")
+
+
+def test_it_needs_no_standard_input(desk: Desk) -> None:
+    """As cron jobs and daemons may start it; the command gets it as it was."""
+    script = '[ -e /proc/self/fd/0 ] || echo closed; ls "$XNATFS_MOUNT"'
+    words = [XNATFS, "run", "-s", desk.url, "--", "bash", "-c", script]
+    done = subprocess.run(
+        ["bash", "-c", '"$@" <&-', "bash", *words],
+        env=desk.variables, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "closed\nexperiments\nprojects\n", "")
 
 
 def test_a_closed_pipe_ends_the_command_as_always(desk: Desk) -> None:
@@ -395,24 +406,52 @@ def test_after_sigkill_nothing_is_left_and_nothing_is_lost(
         running.wait(10)
     for pid in orphans(desk, who):
         os.kill(pid, signal.SIGKILL)
-    if who != "both":
-        assert mounts_of_this_test(desk) == ""
-        assert os.listdir(tmp_path / "temporary") == []
-    else:
-        # Nobody was left to clean up; in a namespace there is nothing to be cleaned up.
-        assert bool(mounts_of_this_test(desk)) == fallback
-        for place in (tmp_path / "temporary").glob("xnatfs-*"):
-            assert desk.xnatfs("umount", place).returncode in (0, 75)
+    # When both are killed at once, nobody is left to clean up what is no namespace's.
+    assert bool(mounts_of_this_test(desk)) == (fallback and who == "both")
     if who == "mount":
         assert running.returncode == 125
     # The next one sends what was closed; what was open has been closed by the end of the command,
     # or it is kept.
     done = desk.run("--", "true")
     assert (done.returncode, done.stderr) == (0, "")
+    assert mounts_of_this_test(desk) == ""
+    assert os.listdir(tmp_path / "temporary") == []
+    assert os.listdir(desk.state / "mounts") == []
     there = Rest(busy_server).files(f"{HELD}/resources/KILLED_{label}")
     assert there.pop("closed") == b"done\n"
     kept = [path.read_bytes() for path in (desk.state / "spool").rglob("bytes")]
     assert [*kept, *there.values()] == [b"half\n"]
+
+
+def test_a_scheduler_ends_it_in_the_middle_of_an_upload(
+    desk: Desk, busy_server: DemoServer
+) -> None:
+    """SIGTERM to all processes, and SIGKILL before the data has left."""
+    desk.expected += ["not on the server: ", "not everything was sent"]
+    # What an owner writes is sent at once.
+    desk.variables |= {"XNAT_USER": "admin", "XNAT_PASS": "admin"}
+    content = os.urandom(500_000)
+    source = desk.folder / "content"
+    source.write_bytes(content)
+    busy_server.faults.add(Fault(kind="reset_after", path="f.bin", verb="PUT", bytes=100_000))
+    script = (
+        f"mkdir resources/SLURM; cp {source} resources/SLURM/files/f.bin; "
+        "(trap '' TERM; exec sleep 300) & trap '' TERM; echo ready"
+    )
+    with waiting(desk, script) as running:
+        assert within(20, lambda: asked(busy_server, "PUT", "f.bin"))
+        for pid in processes_of(desk):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.wait(0.2)
+        for pid in sorted(processes_of(desk)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert within(10, lambda: not processes_of(desk))
+    busy_server.faults.clear()
+    assert desk.run("--", "true").returncode == 0
+    assert Rest(busy_server).files(f"{HELD}/resources/SLURM") == {"f.bin": content}
 
 
 def orphans(desk: Desk, who: str) -> set[int]:
@@ -473,7 +512,7 @@ def test_an_ordinary_user(desk: Desk, busy_server: DemoServer, kind: str) -> Non
     lines = done.stdout.splitlines()
     assert lines[0] == "65534"
     assert plain(busy_server).splitlines() == lines[1:-3]
-    assert lines[-3].startswith("/mnt/home/" if kind == "PRIVATE" else "/tmp/xnatfs-")
+    assert lines[-3].startswith("/mnt/home/" if kind == "PRIVATE" else "/tmp/xnatfs-run-")
     assert lines[-2:] == ["status 7", "clean"]
     assert Rest(busy_server).files(f"{HELD}/resources/NOBODY_{kind}") == {"x": b"hello\n"}
 

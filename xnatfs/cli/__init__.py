@@ -31,8 +31,15 @@ VERBS = (
     Verb("umount", "unmount, and wait until everything has arrived"),
     Verb("ls", "list a folder of the archive, without mounting"),
     Verb("find", "scans and sessions of a project, by type, quality, what is missing"),
+    Verb("get", "copy files of the archive to a folder or a zip"),
+    Verb("put", "send local files to a resource"),
+    Verb("verify", "compare a local folder with the archive, without a download"),
+    Verb("prefetch", "fetch what a mount without a network shall have"),
     Verb("status", "what is mounted here, and how it is doing"),
     Verb("uploads", "what has not reached the server yet"),
+    Verb("cache", "the store of downloaded data: what is in it, check it, empty it"),
+    Verb("refresh", "forget what is known of names; the next look asks the server"),
+    Verb("url", "the web address of what a path means"),
     Verb("login", "get or enter a token that stands for your password, for jobs"),
     Verb("logout", "revoke that token and forget it"),
     Verb("doctor", "check what works on this machine, and say what to do"),
@@ -52,6 +59,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; never raises, never prints a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _open_streams()
     try:
         try:
             code = _run(words)
@@ -68,6 +76,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 -- the last line of defence
         return _failed(XnatfsError(f"unexpected {error!r}; -v -v shows where"), words)
     return code
+
+
+def _open_streams() -> None:
+    """Open what daemons leave closed: Python has no stream then, and a pipe would get its number.
+
+    A command that we execute gets it closed again.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 -- stays
 
 
 def _failed(error: XnatfsError, words: Sequence[str]) -> int:

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         found = [record for record in found if record.seen and record.mountpoint == place]
         if not found:
             raise NotFound(f"{args.mountpoint}: nothing is mounted here by xnatfs")
-    rows = [_ask(record) for record in found]
+    rows = [asked(record) for record in found]
     logins = [] if args.mountpoint is not None else stored_logins(state_folder)
     if args.json:
         told = [
@@ -57,12 +57,11 @@ def run(args: argparse.Namespace) -> int:
     return OK
 
 
-def _ask(record: Any) -> dict[str, Any]:
+def asked(record: Any) -> dict[str, Any]:
     """A record and what its mount says; ``state``: live, hangs, ended, dead or elsewhere."""
     from xnatfs.fuse import control
 
     row: dict[str, Any] = {**asdict(record), "state": "live", "status": {}}
-    row["private"] = record.here and not record.seen
     if not record.here:
         return row | {"state": "elsewhere"}
     if record.ended:
@@ -85,8 +84,8 @@ def _print(row: dict[str, Any]) -> None:
         "dead": f"dead: its process {row['pid']} is gone; `xnatfs umount` or a mount cleans up",
         "elsewhere": f"on {row['host']}",
     }
-    private = " (private, of `xnatfs run`)" if row["private"] else ""
-    print(f"{row['mountpoint']}{private}: {row['server']} as {row['user']}, {says[row['state']]}")
+    whose = " (of `xnatfs run`)" if row["for_command"] else ""
+    print(f"{row['mountpoint']}{whose}: {row['server']} as {row['user']}, {says[row['state']]}")
     status = row["status"]
     uploads = status.get("uploads", {})
     pending = uploads.get("pending", row["pending"])

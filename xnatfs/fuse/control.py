@@ -10,6 +10,7 @@ line.
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 import os
@@ -55,6 +56,8 @@ class Record:
     drain_s: float
     # The mount namespace it is mounted in.
     space: str = ""
+    # It is of ``xnatfs run``: nobody unmounts it.
+    for_command: bool = False
     # Seconds since the epoch; 0 as long as the mount did not end by itself.
     ended: float = 0.0
     # What it left: rows of uploads that did not arrive, files that could not be read.
@@ -102,11 +105,12 @@ def remove_record(state_folder: Path, record: Record) -> None:
         _record_path(state_folder, record).unlink()
 
 
-def records(state_folder: Path) -> list[Record]:
-    """The records of all mounts of this user, oldest first."""
+def records(state_folder: Path, host: str = "") -> list[Record]:
+    """The records of all mounts of this user (with a host: on that one only), oldest first."""
     found = []
     folder = _folder(state_folder)
-    for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+    names = f"{glob.escape(host)}-*.json" if host else "*.json"
+    for path in sorted(folder.glob(names)) if folder.is_dir() else []:
         try:
             cells = json.loads(path.read_text(encoding="utf-8"))
             cells.pop("version")

@@ -56,6 +56,27 @@ def leave_the_others() -> None:
         ) from error
 
 
+def why_not() -> str:
+    """Why no mount namespace of its own is allowed to a process here; "": it is.
+
+    Tried in a child process; this one must have one thread.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            leave_the_others()
+        except FuseUnusable as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        reason = pipe.read().decode()
+    os.waitpid(child, 0)
+    return reason
+
+
 def mount_space() -> str:
     """The name of the mount namespace that the process is in; "" when /proc does not tell."""
     try:

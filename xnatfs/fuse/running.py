@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from xnatfs.config import Settings, make_private
 from xnatfs.errors import DiskFault, FuseUnusable, XnatfsError
-from xnatfs.fuse import mounting, mounts, private, readiness
+from xnatfs.fuse import control, mounting, mounts, private, readiness
 from xnatfs.fuse.command import Command, Order, Refusal
 from xnatfs.fuse.company import Company
 from xnatfs.fuse.farewell import Farewell
@@ -47,6 +47,9 @@ _PASSED_ON = frozenset(
 
 # <asm-generic/siginfo.h>: sent by the kernel, which for these means: by the terminal.
 _SI_KERNEL = 0x80
+
+# How the names of temporary mount points begin.
+_TEMPORARY = "xnatfs-run-"
 
 # After the mount's process was killed.
 _KILLING_S = 4.0
@@ -94,6 +97,7 @@ def run(connect: ConnectAt, settings: Settings, errand: Errand, progress: Progre
     Raises: FuseUnusable, what ``connect`` raises, those of ``mounts.prepare``: nothing was run.
     """
     readiness.check(allow_other=False, private=True)
+    _tidy(settings.state_folder)
     mask = _hold_signals()
     private.adopt_orphans()
     place = mounts.prepare(errand.at or _own_place(settings.state_folder))
@@ -109,9 +113,24 @@ def run(connect: ConnectAt, settings: Settings, errand: Errand, progress: Progre
         raise FuseUnusable(f"{error}; and {why}") from None
     temporary = errand.at is None
     if temporary:
-        place = Path(tempfile.mkdtemp(prefix="xnatfs-")).resolve()
+        place = Path(tempfile.mkdtemp(prefix=_TEMPORARY)).resolve()
         attempt = replace(attempt, connect=connect(place))
     return attempt.at(place, apart=False, temporary=temporary)
+
+
+def _tidy(state_folder: Path) -> None:
+    """Take away what is left of those that were killed: records, mounts at temporary places."""
+    for record in control.records(state_folder, socket.gethostname()):
+        if not record.for_command or control.is_alive(record):
+            continue
+        place = Path(record.mountpoint)
+        if record.seen:
+            with suppress(XnatfsError):
+                mounts.unmount(place, lazy=True)
+        if place.name.startswith(_TEMPORARY):
+            with suppress(OSError):
+                place.rmdir()
+        control.remove_record(state_folder, record)
 
 
 def _hold_signals() -> set[int]:

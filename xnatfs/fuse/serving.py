@@ -18,12 +18,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from xnatfs.config import Settings
 from xnatfs.errors import FuseUnusable, WaitEnded, XnatfsError
 from xnatfs.fs.filesystem import FileSystem
-from xnatfs.fuse import binding, control, mounts
+from xnatfs.fuse import binding, control, metrics, mounts
 from xnatfs.fuse.farewell import Farewell
 from xnatfs.fuse.notify import notify
 from xnatfs.fuse.operations import Operations
@@ -54,6 +54,8 @@ class Plan:
     foreground: bool = False
     log_file: Path | None = None
     log_level: str = "info"
+    # Gets the figures of the mount, for Prometheus.
+    metrics_file: Path | None = None
     # Hears the last word; its value is the exit status of the process.
     farewell: Callable[[Farewell], int] = lambda _farewell: 0
     # Decides, on a thread of its own, when the mount ends, and calls ``Serving.end``. None: a
@@ -122,6 +124,7 @@ class Serving:
             log=str(plan.log_file or ""),
             drain_s=settings.limits.drain_s,
             space=mount_space(),
+            for_command=plan.attend is not None,
         )
 
     def run(self) -> NoReturn:
@@ -132,6 +135,7 @@ class Serving:
         attend = self._plan.attend or Serving._wait_for_signals
         attending = threading.Thread(target=attend, args=(self,), name="attend", daemon=True)
         attending.start()
+        self._fs.warm_up()
         failed = ""
         try:
             self._libfuse.serve(
@@ -182,21 +186,38 @@ class Serving:
             log.error("%s", error)
         self._mounted.set()
         threading.Thread(target=self._keep_login, name="login", daemon=True).start()
+        if self._plan.metrics_file is not None:
+            self._write_figures(mounted=True)
+            threading.Thread(target=self._tell_figures, name="metrics", daemon=True).start()
         log.info("mounted %s at %s", self._record.server, self._record.mountpoint)
         self._tell_ready(self._record.user)
         notify("READY=1", f"STATUS={self._record.server} as {self._record.user}")
-        self._fs.warm_up()
 
     # what commands ask
 
     def _status(self, _request: control.Message, say: control.Say) -> bool:
-        say({"status": self._fs.status()})
+        say({"status": self._figures()})
         return False
 
+    def _figures(self) -> dict[str, Any]:
+        return self._fs.status() | {"errors": self._operations.errors()}
+
     def _refresh(self, request: control.Message, say: control.Say) -> bool:
-        self._fs.refresh(str(request.get("path", "/")))
-        say({"done": True})
+        path = str(request.get("path", "/"))
+        # A path of the archive, in place of one in this mount.
+        problem = self._forget(path, whole=bool(request.get("whole")))
+        say({"problem": problem} if problem else {"done": True})
         return False
+
+    def _forget(self, path: str, *, whole: bool = False) -> str:
+        """Forget what is known of names at and below a path; returns what was in the way."""
+        try:
+            inside = self._fs.inside(path) if whole else path
+            self._fs.refresh(inside, Waiter(total_s=self._settings.limits.io_timeout_s))
+        except XnatfsError as error:
+            log.info("cannot refresh %s: %s", path, error)
+            return str(error)
+        return ""
 
     def _drain_for_umount(self, request: control.Message, say: control.Say) -> bool:
         """Send what is left, with progress; the command then takes the mount away."""
@@ -230,6 +251,19 @@ class Serving:
             except XnatfsError as error:
                 log.info("the login was not looked after: %s", error)
 
+    def _tell_figures(self) -> None:
+        """Write the metrics while the mount lives."""
+        while not self._loop_ended.wait(metrics.EVERY_S):
+            self._write_figures(mounted=True)
+
+    def _write_figures(self, *, mounted: bool) -> None:
+        if self._plan.metrics_file is None:
+            return
+        try:
+            metrics.write(self._plan.metrics_file, metrics.render(self._figures(), mounted=mounted))
+        except XnatfsError as error:
+            log.warning("%s", error)
+
     # the end
 
     def _drain(self, waiter: Waiter, progress: Progress) -> None:
@@ -248,7 +282,7 @@ class Serving:
     def _wait_for_signals(self) -> None:
         # In the foreground it says that the terminal is gone.
         while signal.sigwait(_SIGNALS) == signal.SIGHUP and not self._plan.foreground:
-            self._fs.refresh("/")
+            self._forget("/")
         # A second one while the first is being obeyed ends it at once.
         threading.Thread(target=self._end_now, name="signals-2", daemon=True).start()
         drain_s = self._settings.limits.drain_s
@@ -277,6 +311,7 @@ class Serving:
             self._drain(waiter, progress)
             self._operations.give_up()
             last = self._last_word()
+            self._write_figures(mounted=False)
             closing = threading.Thread(target=self._fs.close, name="close", daemon=True)
             closing.start()
             closing.join(_CLOSE_S)
@@ -293,15 +328,18 @@ class Serving:
             os._exit(code)
 
     def _last_word(self) -> Farewell:
-        uploads = self._fs.status().get("uploads", {})
+        status = self._fs.status()
+        uploads = status.get("uploads", {})
         last = Farewell(
             sent_files=int(uploads.get("sent_files", 0)),
             sent_bytes=int(uploads.get("sent_bytes", 0)),
             pending=self._fs.pending(),
+            offline=bool(status.get("offline")),
             read_failures=[asdict(failure) for failure in self._fs.read_failures()],
         )
+        level = logging.INFO if last.offline else logging.WARNING
         for row in last.pending:
-            log.warning("not on the server: %s (%s)", row.get("path"), row.get("error") or "")
+            log.log(level, "not on the server: %s (%s)", row.get("path"), row.get("error") or "")
         return last
 
     def _keep_or_forget(self, last: Farewell) -> None:
