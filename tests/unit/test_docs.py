@@ -27,6 +27,7 @@ DOCUMENTS = [
         "docs/ARCHITECTURE.md",
         "docs/CONFIGURATION.md",
         "docs/HPC.md",
+        "docs/OFFLINE.md",
         "docs/MOUNTING.md",
         "docs/PYTHON.md",
         "docs/SEMANTICS.md",

@@ -175,6 +175,16 @@ class Reader:
         return self._incoming.content
 
     @property
+    def here(self) -> bool:
+        """Whether all of it is in the store and was judged."""
+        return self._content.verdict is not Verdict.OPEN and self._content.complete()
+
+    @property
+    def kept(self) -> bool:
+        """Whether what is here is on disk."""
+        return self.here and self._content.on_disk
+
+    @property
     def verified(self) -> str:
         """``md5``, ``size`` or ``pending``, for ``user.xnat.verified``."""
         if not self._version.digest:
