@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from tests.core.driver import Rest
 from tests.mount.desk import SESSION, Desk, asked
 from xnatfs.demo.server import DemoServer
 
@@ -169,9 +170,7 @@ def test_ls_tells_scans_apart(at_home: Desk) -> None:
         ([f"{SCANS}/4/resources/DICOM/files"], 4),
     ],
 )
-def test_ls_asks_for_little(
-    at_home: Desk, server: DemoServer, words: list[str], most: int
-) -> None:
+def test_ls_asks_for_little(at_home: Desk, server: DemoServer, words: list[str], most: int) -> None:
     """One login, and what the folder needs; the way to it costs one listing of sessions."""
     out(at_home, "ls", *words)
     asked_for = [entry.path for entry in server.log if entry.path != "/data/auth"]
@@ -181,6 +180,7 @@ def test_ls_asks_for_little(
 
 def test_the_short_way_is_no_other_way(at_home: Desk, server: DemoServer) -> None:
     """A project's alias is no name in a mount; a shared session has its names of there."""
+    Rest(server).ask("PUT", "/data/projects/PVT000/subjects/NOBODY_YET", b"")
     done = at_home.xnatfs("ls", "/projects/private-zero/subjects/Haofei01/experiments")
     assert (done.returncode, done.stdout) == (1, "")
     assert "no private-zero in /projects" in done.stderr
@@ -192,8 +192,6 @@ def test_the_short_way_is_no_other_way(at_home: Desk, server: DemoServer) -> Non
     done = at_home.xnatfs("ls", "/projects/PVT000/subjects/Haofei_shared/experiments")
     assert done.returncode == 1
     # A subject without sessions is found the long way.
-    member = Rest(server)
-    member.make("/data/projects/PVT000/subjects/NOBODY_YET")
     assert out(at_home, "ls", "/projects/PVT000/subjects/NOBODY_YET").split() == [
         "experiments", "resources",
     ]  # fmt: skip

@@ -46,16 +46,15 @@ def run(args: argparse.Namespace) -> int:
     folder = None if args.cd is None else _below(args.cd, chosen.settings.view.path)
 
     # After the options, so that a wrong one is told without libfuse too.
-    from xnatfs.cli.connecting import credentials_for
+    from xnatfs.cli.connecting import connector_at
     from xnatfs.cli.parting import Progress
-    from xnatfs.fs.filesystem import FileSystem
     from xnatfs.fuse import mounting, running
     from xnatfs.fuse.serving import Plan
 
     # All is sent before the command's end is told: there is no need to wait at every close.
     spool = replace(chosen.settings.spool, write_back=True)
     settings = replace(chosen.settings, spool=spool)
-    credentials = credentials_for(settings)
+    connect_at = connector_at(settings)
     log_file = chosen.own.get("log_file") or mounting.default_log(
         settings.state_folder, Path(f"run-{socket.gethostname()}")
     )
@@ -66,9 +65,7 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     with Progress(wanted=sys.stderr.isatty() and not args.quiet) as shown:
         outcome = running.run(
-            lambda place: (
-                lambda waiter: FileSystem.connect(settings, credentials, waiter, str(place))
-            ),
+            lambda place: connect_at(str(place)),
             settings,
             running.Errand(words, folder, args.at, plan),
             shown.update,
