@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from xnatfs.config import Settings
@@ -66,6 +66,21 @@ def waiter_for(settings: Settings) -> Waiter:
     return Waiter(total_s=settings.limits.io_timeout_s)
 
 
+def choose_for(args: argparse.Namespace, environ: Mapping[str, str], address: str) -> Chosen:
+    """The settings of a command whose arguments may name a server by a web address.
+
+    Raises: UsageError: another server is asked for.
+    """
+    if address and getattr(args, "server", None) is None:
+        args.server = address
+    chosen = choose(args, environ)
+    if address and normal_url(address) != chosen.settings.server.url:
+        raise UsageError(
+            f"the address is of {address}, and the server asked for is {chosen.settings.server.url}"
+        )
+    return chosen
+
+
 @contextmanager
 def connected(args: argparse.Namespace, address: str = "") -> Iterator[tuple[FileSystem, Chosen]]:
     """A file system without a mount, for the length of a command.
@@ -76,13 +91,7 @@ def connected(args: argparse.Namespace, address: str = "") -> Iterator[tuple[Fil
 
     Raises: UsageError, LoginRefused, Unreachable, NotXnat.
     """
-    if address and getattr(args, "server", None) is None:
-        args.server = address
-    chosen = choose(args, os.environ)
-    if address and normal_url(address) != chosen.settings.server.url:
-        raise UsageError(
-            f"the address is of {address}, and the server asked for is {chosen.settings.server.url}"
-        )
+    chosen = choose_for(args, os.environ, address)
     fs = connector(chosen.settings)(waiter_for(chosen.settings))
     try:
         yield fs, chosen
