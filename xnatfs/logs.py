@@ -10,6 +10,7 @@ import logging
 import logging.handlers
 import os
 import re
+import stat
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -19,6 +20,10 @@ from xnatfs.config import make_private
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 # On stderr a person reads along, or systemd, which adds the time.
 SHORT = "xnatfs: %(message)s"
+
+# A log is put aside at this size (bytes); so many older ones are kept.
+MOST_BYTES = 10_000_000
+OLDER = 3
 
 # user:password@ in an address, Authorization headers and session cookies, wherever they stand.
 _SECRETS = re.compile(
@@ -40,11 +45,19 @@ class Redactor(logging.Filter):
         return True
 
 
+def make_file_private(descriptor: int) -> None:
+    """Keep others from reading a log that was there before, if it is ours and a plain file."""
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+        os.fchmod(descriptor, 0o600)
+
+
 class _PrivateRotatingFile(logging.handlers.RotatingFileHandler):
     """A rotated log that only its owner can read."""
 
     def _open(self) -> TextIOWrapper:
         descriptor = os.open(self.baseFilename, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+        make_file_private(descriptor)
         return TextIOWrapper(open(descriptor, "ab"), encoding=self.encoding, errors=self.errors)
 
 
@@ -61,7 +74,11 @@ def set_up(level: str, file: Path | None) -> None:
     else:
         make_private(file.parent)
         handler = _PrivateRotatingFile(
-            file, maxBytes=10_000_000, backupCount=3, encoding="utf-8", errors="backslashreplace"
+            file,
+            maxBytes=MOST_BYTES,
+            backupCount=OLDER,
+            encoding="utf-8",
+            errors="backslashreplace",
         )
     handler.setFormatter(logging.Formatter(SHORT if file is None else FORMAT))
     handler.addFilter(Redactor())

@@ -227,6 +227,8 @@ TABLE: tuple[Option, ...] = (
     Option("log-file", folder, "", "the log (default: in the state folder)", MOUNT, "FILE"),
     Option("log-level", one_of("debug", "info", "warning", "error"), "", "how much is logged",
            MOUNT, "LEVEL"),
+    Option("metrics-file", folder, "", "figures of the mount for Prometheus, written every 15 s",
+           MOUNT, "FILE"),
     Option("config", folder, "", "another file than ~/.config/xnatfs/config.toml", LOGIN, "FILE",
            in_files=False),
 )  # fmt: skip

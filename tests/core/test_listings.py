@@ -120,9 +120,9 @@ def test_a_project_that_is_hidden_leaves_nothing_behind(connect, server, tmp_pat
     drive.read(NAMES + "/no-digest.txt")
     drive.read("/projects/PVT000/resources/PROTOCOL/files/protocol.txt")
     assert len(contents(tmp_path)) == 3
-    project = server.site.tables.projects.get("PVT000")
+    project = server.site.tables.objects.get("project:PVT000")
     roles = tuple(role for role in project.roles if role[0] != "member")
-    server.site.tables.projects.put(replace(project, roles=roles))
+    server.site.tables.objects.put(replace(project, roles=roles))
     if again:
         drive = Driver(connect("member", limits=SHORT))
     time.sleep(0.4)

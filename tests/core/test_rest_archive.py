@@ -237,10 +237,10 @@ def test_what_is_gone_is_not_found(admin: Client) -> None:
 
 def test_rights(admin: Client, server: DemoServer, state: Path) -> None:
     member, reader = Client(server, "member", state), Client(server, "reader", state)
-    assert "PVT000" in admin.archive.projects_where("delete", wait())
-    assert "PVT000" in member.archive.projects_where("edit", wait())
-    assert "PVT000" not in member.archive.projects_where("delete", wait())
-    assert "PVT000" not in reader.archive.projects_where("edit", wait())
+    assert "PVT000" in admin.archive.projects_where("delete", "projects", wait())
+    assert "PVT000" in member.archive.projects_where("edit", "sessions", wait())
+    assert "PVT000" not in member.archive.projects_where("delete", "sessions", wait())
+    assert "PVT000" not in reader.archive.projects_where("edit", "sessions", wait())
     resource = admin.resource("QC")
     before = [item.id for item in admin.archive.resources(admin.experiment(), wait())]
     assert admin.archive.may_edit(resource, wait())

@@ -1,7 +1,8 @@
 """Any sequence of operations, against a plain model of what a file system is.
 
-The file system is driven as the kernel's library drives it: a file that is removed or replaced
-while it is open is renamed to a hidden name first, and unlinked with its last descriptor.
+Several files and descriptors, folders, faults of the server, an end of the mount in good order
+and by kill −9; with write-back and without; over the core and over the real kernel. After a
+crash the ledger tells what may be there; else there is exactly what was written.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -25,24 +28,52 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.core.driver import ME, SESSION, Driver, Rest, soon
-from xnatfs.config import Limits, Policy, ServerSettings, Settings, SpoolSettings, StoreSettings
+from tests.conftest import OpenDesk
+from tests.core.driver import Rest
+from tests.model.worlds import Core, Mounted, Trouble, World
+from tests.proof.ledger import Ledger
+from xnatfs.demo.faults import Fault
 from xnatfs.demo.server import DemoServer
-from xnatfs.errors import NotFound
-from xnatfs.fs.filesystem import FileSystem
-from xnatfs.rest.login import Credentials
+from xnatfs.upload.record import State
 
-NAMES = ("a.nii", "a.nii.gz", "b", "sub/c d", "größe")
+NAMES = ("a.nii", "a.nii.gz", "b", "sub/c d", "größe", "sub/deep/x")
+FOLDERS = ("sub", "sub/deep", "other")
 names = st.sampled_from(NAMES)
+folders = st.sampled_from(FOLDERS)
+
+# What a server does to one request or two; the client gets over it, or says that it did not.
+FAULTS = (
+    Fault(kind="reset", verb="PUT", path="/files", count=1),
+    Fault(kind="reset_after", verb="PUT", path="/files", bytes=100, count=1),
+    Fault(kind="status", verb="PUT", path="/files", code=500, count=1),
+    Fault(kind="status", verb="PUT", path="/files", code=503, count=2),
+    Fault(kind="status_after", verb="PUT", path="/files", code=500, count=1),
+    Fault(kind="html", verb="PUT", path="/files", count=1),
+    Fault(kind="conflict", verb="PUT", path="/files", count=1),
+    Fault(kind="status", verb="GET", path="/files", code=502, count=1),
+    Fault(kind="truncate", verb="GET", path="/files", count=1),
+    Fault(kind="corrupt", verb="GET", path="/files/", count=1),
+    Fault(kind="html", verb="GET", path="/files", count=1),
+    Fault(kind="expire", count=1),
+    Fault(kind="status", verb="DELETE", code=500, count=1),
+    Fault(kind="status_after", verb="DELETE", code=500, count=1),
+    Fault(kind="reset", verb="DELETE", count=1),
+    Fault(kind="reset", verb="HEAD", count=1),
+)  # fmt: skip
 
 
 @dataclass
 class File:
-    """One file of the model: its bytes, whatever it is called."""
+    """One file of the model: its bytes, whatever it is called; "" once it was removed."""
 
+    name: str
     content: bytearray = field(default_factory=bytearray)
-    # Path it was hidden under when it was removed while open.
-    hidden: str = ""
+    # Changed through a descriptor since it was last sent or sealed.
+    changed: bool = False
+    # Not even made on the server.
+    new: bool = True
+    # Where it lay when it was removed while open.
+    removed_from: str = ""
 
 
 @dataclass
@@ -54,137 +85,205 @@ class Descriptor:
 class Machine(RuleBasedStateMachine):
     server: ClassVar[DemoServer]
     scratch: ClassVar[Path]
-    counter: ClassVar[itertools.count[int]] = itertools.count()
+    make_world: ClassVar[Callable[[str, bool], World]]
+    counter: ClassVar[Iterator[int]] = itertools.count()
 
-    def connect(self) -> None:
-        settings_ = Settings(
-            server=ServerSettings(url=self.server.url),
-            limits=Limits(io_timeout_s=20),
-            policy=Policy(),
-            store=StoreSettings(folder=self.scratch / "cache"),
-            spool=SpoolSettings(folder=self.scratch / "spool"),
-            state_folder=type(self).scratch / "state",  # one session at the server for all
-        )
-        fs = FileSystem.connect(settings_, Credentials("admin", "admin", "the test"), soon())
-        fs.adopt(soon())
-        self.drive = Driver(fs)
-
-    @initialize()
-    def start(self) -> None:
-        self.scratch = Path(tempfile.mkdtemp(dir=type(self).scratch))
+    @initialize(write_back=st.booleans())
+    def start(self, write_back: bool) -> None:
         self.label = f"R{next(self.counter)}"
         self.files: dict[str, File] = {}
+        self.folders: set[str] = set()
         self.descriptors: list[Descriptor] = []
-        self.hidden = itertools.count()
-        self.rest = Rest(self.server)
-        self.connect()
-        self.root = f"{SESSION}/resources/{self.label}/files"
-        self.drive.mkdir(self.root.rpartition("/")[0])
-        self.make_folder()
-
-    def make_folder(self) -> None:
-        """A folder without files is local: it does not outlive the mount."""
-        if not self.drive.exists(self.root + "/sub"):
-            self.drive.mkdir(self.root + "/sub")
-
-    def at(self, name: str) -> str:
-        return f"{self.root}/{name}"
-
-    def is_open(self, file: File) -> bool:
-        return any(descriptor.file is file for descriptor in self.descriptors)
-
-    def hide(self, name: str) -> None:
-        file = self.files.pop(name)
-        folder = self.at(name).rpartition("/")[0]
-        file.hidden = f"{folder}/.fuse_hidden{next(self.hidden):08x}00000001"
-        self.drive.fs.rename(self.at(name), file.hidden, soon())
+        self.ledger: Ledger[bytes] = Ledger()
+        self.faulty = False
+        self.world = type(self).make_world(self.label, write_back)
 
     # -- rules
 
+    @rule(name=names, content=st.binary(min_size=1, max_size=3000))
+    def store(self, name: str, content: bytes) -> None:
+        """What most programs do: open, write, close; some come back at once."""
+        self.make_or_open(name)
+        if self.descriptors and self.descriptors[-1].file is self.files.get(name):
+            self.write_to(self.descriptors[-1], 0, content)
+        if self.descriptors and self.descriptors[-1].file is self.files.get(name):
+            self.close_one(self.descriptors[-1])
+
     @rule(name=names)
     def make_or_open(self, name: str) -> None:
-        if name in self.files:
-            number = self.drive.open(self.at(name), 2)
-        else:
-            self.files[name] = File()
-            number = self.drive.create(self.at(name))
-        self.descriptors.append(Descriptor(number, self.files[name]))
+        if not self.has_folder_of(name):
+            return
+        with self.may_fail():
+            number = self.world.open(name, new=name not in self.files)
+            file = self.files.setdefault(name, File(name))
+            self.descriptors.append(Descriptor(number, file))
 
     @precondition(lambda self: self.descriptors)
     @rule(data=st.data(), offset=st.integers(0, 5000), content=st.binary(min_size=1, max_size=3000))
     def write(self, data: st.DataObject, offset: int, content: bytes) -> None:
-        descriptor = data.draw(st.sampled_from(self.descriptors))
-        old = descriptor.file.content
-        old.extend(bytes(max(0, offset - len(old))))
-        old[offset : offset + len(content)] = content
-        self.drive.fs.write(descriptor.number, content, offset, soon())
+        self.write_to(data.draw(st.sampled_from(self.descriptors)), offset, content)
+
+    def write_to(self, descriptor: Descriptor, offset: int, content: bytes) -> None:
+        with self.may_fail():
+            self.world.write(descriptor.number, offset, content)
+            old = descriptor.file.content
+            old.extend(bytes(max(0, offset - len(old))))
+            old[offset : offset + len(content)] = content
+            descriptor.file.changed = True
 
     @precondition(lambda self: self.descriptors)
     @rule(data=st.data(), length=st.integers(0, 6000))
     def truncate(self, data: st.DataObject, length: int) -> None:
         descriptor = data.draw(st.sampled_from(self.descriptors))
-        old = descriptor.file.content
-        old.extend(bytes(max(0, length - len(old))))
-        del old[length:]
-        self.drive.fs.truncate("/unused", length, descriptor.number, soon())
+        with self.may_fail():
+            self.world.truncate(descriptor.number, length)
+            self.cut(descriptor.file, length)
+            descriptor.file.changed = True
+
+    @precondition(lambda self: self.files)
+    @rule(data=st.data(), length=st.integers(0, 6000))
+    def truncate_by_path(self, data: st.DataObject, length: int) -> None:
+        file = self.files[data.draw(st.sampled_from(sorted(self.files)))]
+        after = File(file.name, bytearray(file.content))
+        self.cut(after, length)
+        with self.may_fail({file.name: bytes(after.content)}):
+            self.world.truncate_path(file.name, length)
+            file.content = after.content
+            self.arrived(file)
 
     @precondition(lambda self: self.descriptors)
     @rule(data=st.data())
     def read(self, data: st.DataObject) -> None:
         descriptor = data.draw(st.sampled_from(self.descriptors))
-        got = self.drive.fs.read(descriptor.number, 100_000, 0, soon())
-        assert got == bytes(descriptor.file.content)
+        with self.may_fail():
+            assert self.world.read(descriptor.number) == bytes(descriptor.file.content)
 
     @precondition(lambda self: self.descriptors)
     @rule(data=st.data())
     def flush(self, data: st.DataObject) -> None:
         descriptor = data.draw(st.sampled_from(self.descriptors))
-        self.drive.fs.flush(descriptor.number, ME, soon())
+        file = descriptor.file
+        with self.may_fail({file.name: bytes(file.content)}):
+            self.world.flush(descriptor.number)
+            if file.changed:
+                self.arrived(file)
 
     @precondition(lambda self: self.descriptors)
     @rule(data=st.data())
     def close(self, data: st.DataObject) -> None:
-        descriptor = data.draw(st.sampled_from(self.descriptors))
-        self.descriptors.remove(descriptor)
-        self.drive.close(descriptor.number)
+        self.close_one(data.draw(st.sampled_from(self.descriptors)))
+
+    def close_one(self, descriptor: Descriptor) -> None:
         file = descriptor.file
-        if file.hidden and not self.is_open(file):
-            self.drive.fs.unlink(file.hidden, soon())
+        self.descriptors.remove(descriptor)
+        last = not self.is_open(file)
+        with self.may_fail({file.name: bytes(file.content)}):
+            self.world.close(descriptor.number)
+            # What was not written goes with the last release, which tells nobody how it went.
+            if file.changed or (last and file.new and self.world.prompt and not self.faulty):
+                self.arrived(file)
+            gone = file.removed_from if last else ""
+            if gone and gone not in self.files and self.world.prompt and not self.faulty:
+                self.ledger.done({gone: None})
 
     @rule(name=names)
     def unlink(self, name: str) -> None:
         file = self.files.get(name)
         if file is None:
-            with pytest.raises(NotFound):
-                self.drive.fs.unlink(self.at(name), soon())
-        elif self.is_open(file):
-            self.hide(name)
-        else:
+            with pytest.raises(Trouble, match=r"NotFound|FileNotFound|NotADirectory"):
+                self.untroubled(lambda: self.world.unlink(name))
+            return
+        with self.may_fail({name: None}):
+            self.world.unlink(name)
             del self.files[name]
-            self.drive.fs.unlink(self.at(name), soon())
+            file.name, file.removed_from = "", name
+            if not self.is_open(file):
+                self.settled({name: None})
 
     @rule(old=names, new=names)
     def rename(self, old: str, new: str) -> None:
-        if old == new or old not in self.files:
+        if old == new or old not in self.files or not self.has_folder_of(new):
             return
-        if new in self.files and self.is_open(self.files[new]):
-            self.hide(new)
-        self.files[new] = self.files.pop(old)
-        self.drive.fs.rename(self.at(old), self.at(new), soon())
+        file = self.files[old]
+        content = bytes(file.content)
+        with self.may_fail({old: None, new: content}):
+            self.world.rename(old, new)
+            if (replaced := self.files.get(new)) is not None:
+                replaced.name, replaced.removed_from = "", new
+            self.files[new] = self.files.pop(old)
+            file.name = new
+            if not (file.changed or file.new):
+                self.settled({old: None, new: content})
+            elif not self.is_open(file) and self.world.prompt:
+                self.arrived(file)
+
+    @rule(name=folders)
+    def mkdir(self, name: str) -> None:
+        if name in self.folders or not self.has_folder_of(name):
+            return
+        with self.may_fail():
+            self.world.mkdir(name)
+            self.folders.add(name)
+
+    @rule(name=folders)
+    def rmdir(self, name: str) -> None:
+        inside = [it for it in (*self.files, *self.folders) if it.startswith(name + "/")]
+        hidden = any(it.file.removed_from.startswith(name + "/") for it in self.descriptors)
+        if name not in self.folders or hidden:
+            return
+        if inside:
+            with pytest.raises(Trouble, match=r"NotEmpty|not empty"):
+                self.untroubled(lambda: self.world.rmdir(name))
+            return
+        with self.may_fail():
+            self.world.rmdir(name)
+            self.folders.remove(name)
 
     @rule()
     def forget(self) -> None:
-        self.drive.fs.refresh("/")
+        self.world.forget()
+
+    @rule(fault=st.sampled_from(FAULTS))
+    def break_the_server(self, fault: Fault) -> None:
+        self.server.faults.add(fault)
+        self.faulty = True
 
     @rule()
     def remount(self) -> None:
+        self.mend_the_server()
         self.close_all()
-        self.drive.fs.drain(soon())
-        assert self.drive.fs.pending() == []
-        self.drive.fs.close()
-        self.connect()
-        self.make_folder()
-        self.compare_bytes()
+        self.world.remount()
+        self.folders = self.real_folders(self.files)
+        self.compare()
+
+    @rule(data=st.data(), name=names, content=st.binary(min_size=1, max_size=3000))
+    def crash_while_writing(self, data: st.DataObject, name: str, content: bytes) -> None:
+        if data.draw(st.booleans()):
+            self.store(name, content)
+        if name in self.files:
+            self.make_or_open(name)
+        if self.descriptors:
+            self.write_to(self.descriptors[-1], 1, content)
+        self.crash()
+
+    @rule()
+    def crash(self) -> None:
+        """kill −9; then what is there is what was promised, and the work goes on from there."""
+        self.mend_the_server()
+        self.world.crash()
+        self.descriptors.clear()
+        held = self.held()
+        problems = self.ledger.judge(held)
+        states = [row.record.state for row in self.world.left() if row.record]
+        assert problems == [], states
+        assert State.SEALED not in states
+        self.ledger.adopt(held)
+        self.files = {
+            name: File(name, bytearray(content), new=False) for name, content in held.items()
+        }
+        self.folders = self.real_folders(held)
+        for name, content in held.items():
+            assert self.world.content(name) == content
 
     # -- what must hold
 
@@ -192,45 +291,127 @@ class Machine(RuleBasedStateMachine):
     def names_and_sizes_are_right(self) -> None:
         if not hasattr(self, "files"):
             return
-        for name in NAMES:
-            if name in self.files:
-                assert self.drive.stat(self.at(name)).size == len(self.files[name].content)
-            else:
-                assert not self.drive.exists(self.at(name))
+        with self.may_fail():
+            sizes = {name: self.world.size(name) for name in NAMES}
+            assert sizes == {
+                name: len(self.files[name].content) if name in self.files else None
+                for name in NAMES
+            }
 
-    def compare_bytes(self) -> None:
-        held = self.rest.files(f"/experiments/XNAT_E00001/resources/{self.label}")
-        assert held == {name: bytes(file.content) for name, file in self.files.items()}
-        for name, file in self.files.items():
-            assert self.drive.read(self.at(name)) == bytes(file.content)
+    def compare(self) -> None:
+        """The server, and a fresh mount, hold exactly what the model holds."""
+        wanted = {name: bytes(file.content) for name, file in self.files.items()}
+        assert self.held() == wanted
+        assert {name: self.world.content(name) for name in wanted} == wanted
+        self.ledger.adopt(wanted)
+        for file in self.files.values():
+            file.changed = file.new = False
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        try:
+            self.mend_the_server()
+            self.close_all()
+            self.world.remount()
+            self.compare()
+        finally:
+            self.world.end()
+
+    # -- the model
+
+    @contextmanager
+    def may_fail(self, outcome: dict[str, bytes | None] | None = None) -> Iterator[None]:
+        """An operation that may fail while the server does; then a crash shows what is there."""
+        self.ledger.begun({name: it for name, it in (outcome or {}).items() if name})
+        try:
+            yield
+        except Trouble:
+            if not self.faulty:
+                raise
+            self.crash()
+
+    def untroubled(self, work: Callable[[], None]) -> None:
+        """An operation that has to fail for its own reason."""
+        self.mend_the_server()
+        work()
+
+    def mend_the_server(self) -> None:
+        self.server.faults.clear()
+        self.faulty = False
+
+    def arrived(self, file: File) -> None:
+        """Its content was acknowledged."""
+        file.changed = file.new = False
+        if file.name:
+            self.ledger.done({file.name: bytes(file.content)})
+
+    def settled(self, outcome: dict[str, bytes | None]) -> None:
+        """Names changed, which was acknowledged."""
+        self.ledger.done(outcome)
+
+    def held(self) -> dict[str, bytes]:
+        return Rest(self.server).files(f"/experiments/XNAT_E00001/resources/{self.label}")
+
+    def is_open(self, file: File) -> bool:
+        return any(descriptor.file is file for descriptor in self.descriptors)
+
+    def has_folder_of(self, name: str) -> bool:
+        folder = name.rpartition("/")[0]
+        return not folder or folder in self.folders
+
+    @staticmethod
+    def real_folders(there: dict[str, object] | dict[str, bytes] | dict[str, File]) -> set[str]:
+        """A folder without files is local: it does not outlive the mount."""
+        return {name[:at] for name in there for at, letter in enumerate(name) if letter == "/"}
+
+    @staticmethod
+    def cut(file: File, length: int) -> None:
+        file.content.extend(bytes(max(0, length - len(file.content))))
+        del file.content[length:]
 
     def close_all(self) -> None:
         while self.descriptors:
-            descriptor = self.descriptors.pop()
-            self.drive.close(descriptor.number)
-            if descriptor.file.hidden and not self.is_open(descriptor.file):
-                self.drive.fs.unlink(descriptor.file.hidden, soon())
-
-    def teardown(self) -> None:
-        if not hasattr(self, "files"):
-            return
-        try:
-            self.close_all()
-            self.drive.fs.drain(soon())
-            self.compare_bytes()
-        finally:
-            self.drive.fs.close()
-            shutil.rmtree(self.scratch, ignore_errors=True)
+            self.close_one(self.descriptors[-1])
 
 
-def test_any_sequence_of_operations(server: DemoServer, tmp_path: Path) -> None:
-    Machine.server, Machine.scratch = server, tmp_path
+def run(examples: int, steps: int) -> None:
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=15,
-            stateful_step_count=25,
+            max_examples=examples,
+            stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+LONG = [pytest.mark.long, pytest.mark.timeout(3600)]
+
+
+@pytest.mark.parametrize(("examples", "steps"), [(12, 25), pytest.param(100, 60, marks=LONG)])
+def test_any_sequence_over_the_core(
+    server: DemoServer, tmp_path: Path, examples: int, steps: int
+) -> None:
+    def make(label: str, write_back: bool) -> World:
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        # One state folder: one session at the server for all.
+        return Core(server.url, folder, tmp_path / "state", label, write_back=write_back)
+
+    Machine.server, Machine.scratch, Machine.make_world = server, tmp_path, staticmethod(make)
+    run(examples, steps)
+    shutil.rmtree(tmp_path / "state", ignore_errors=True)
+
+
+@pytest.mark.parametrize(("examples", "steps"), [(2, 20), pytest.param(30, 40, marks=LONG)])
+def test_any_sequence_over_the_kernel(
+    open_a_desk: OpenDesk, server: DemoServer, tmp_path: Path, examples: int, steps: int
+) -> None:
+    def make(label: str, write_back: bool) -> World:
+        desk = open_a_desk(server.url)
+        desk.expected.append("")
+        return Mounted(desk, label, write_back=write_back)
+
+    Machine.server, Machine.scratch, Machine.make_world = server, tmp_path, staticmethod(make)
+    run(examples, steps)

@@ -31,6 +31,8 @@ class Finding:
     code: int = exits.OK
     # It works, but somebody should look at it.
     warns: bool = False
+    # A user's name that stands in the text.
+    user: str = ""
 
     @property
     def mark(self) -> str:
@@ -41,6 +43,11 @@ class Finding:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``doctor``."""
     parser.add_argument("place", nargs="?", metavar="SERVER", help="as with mount")
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="more, for a ticket, and without names: of people, machines, projects, subjects",
+    )
     options.add_to(parser, "doctor")
 
 
@@ -51,9 +58,34 @@ def run(args: argparse.Namespace) -> int:
     settings = choose(args, os.environ, needs_server=False).settings
     code = exits.OK
     for finding in _findings(settings):
-        print(f"{finding.mark:<8}{finding.what:<16}{finding.text}", flush=True)
+        text = _veiled(settings, finding.text, finding.user) if args.report else finding.text
+        print(f"{finding.mark:<8}{finding.what:<16}{text}", flush=True)
         code = code or finding.code
+    if args.report:
+        for what, text in _more(settings):
+            print(f"{'':<8}{what:<16}{_veiled(settings, text)}")
     return code
+
+
+def _veiled(settings: Settings, text: str, user: str = "") -> str:
+    """A text for a ticket, without names."""
+    from xnatfs.cli.report import veiled
+    from xnatfs.fuse import control
+    from xnatfs.rest.login import stored_logins
+
+    users = [record.user for record in control.records(settings.state_folder)]
+    users += [login.name for _, login in stored_logins(settings.state_folder)]
+    users += [os.environ.get(name, "") for name in ("XNAT_USER", "XNATPY_USER", "USER")]
+    return veiled(text, settings.server.url, [user, settings.server.user, *users])
+
+
+def _more(settings: Settings) -> Iterator[tuple[str, str]]:
+    from xnatfs.cli import report, status
+    from xnatfs.fuse import control
+
+    yield from report.machine()
+    for record in control.records(settings.state_folder):
+        yield from report.mount(status.asked(record))
 
 
 def _findings(settings: Settings) -> Iterator[Finding]:
@@ -175,7 +207,9 @@ def _server(settings: Settings) -> Iterator[Finding]:
         about = fs.status()
         names = sum(1 for _ in fs.readdir("/projects", waiter_for(settings)))
         user = about["user"] or "a guest"
-        yield Finding("server", f"{settings.server.url} as {user}, {names} projects")
+        yield Finding(
+            "server", f"{settings.server.url} as {user}, {names} projects", user=about["user"]
+        )
         source, expires = about["login"]["source"], about["login"]["expires"]
         ends = f": {expiry_text(expires)}" if expires else ""
         yield Finding("login", f"by {source}{ends}")

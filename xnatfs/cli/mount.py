@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from xnatfs import logs, options
@@ -50,14 +51,16 @@ def run(args: argparse.Namespace) -> int:
     log_file = chosen.own.get("log_file")
     level = chosen.log_level or ("info", "debug")[args.verbose > 0]
     connect = connector(settings, str(place))
+    log_file = log_file or (
+        None if foreground else mounting.default_log(settings.state_folder, place)
+    )
+    plan = Plan(
+        place, allow_other, foreground, log_file, level, chosen.own.get("metrics_file")
+    )  # fmt: skip
     if foreground:
         logs.set_up(level, log_file)
-        plan = Plan(place, allow_other, foreground, log_file, level, farewell=parting.say_farewell)
-        mounting.in_foreground(connect, settings, plan)
-    log_file = log_file or mounting.default_log(settings.state_folder, place)
-    user = mounting.in_background(
-        connect, settings, Plan(place, allow_other, foreground, log_file, level)
-    )
+        mounting.in_foreground(connect, settings, replace(plan, farewell=parting.say_farewell))
+    user = mounting.in_background(connect, settings, plan)
     if args.verbose or (sys.stdout.isatty() and not args.quiet):
         print(f"{settings.server.url} is mounted at {place} for {user} (log: {log_file})")
     return OK

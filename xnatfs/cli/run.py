@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     plan = Plan(
         Path(), bool(chosen.own.get("allow_other")), log_file=log_file,
         log_level=chosen.log_level or ("info", "debug")[args.verbose > 0],
+        metrics_file=chosen.own.get("metrics_file"),
     )  # fmt: skip
     with Progress(wanted=sys.stderr.isatty() and not args.quiet) as shown:
         outcome = running.run(

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         found = [record for record in found if record.seen and record.mountpoint == place]
         if not found:
             raise NotFound(f"{args.mountpoint}: nothing is mounted here by xnatfs")
-    rows = [_ask(record) for record in found]
+    rows = [asked(record) for record in found]
     logins = [] if args.mountpoint is not None else stored_logins(state_folder)
     if args.json:
         told = [
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     return OK
 
 
-def _ask(record: Any) -> dict[str, Any]:
+def asked(record: Any) -> dict[str, Any]:
     """A record and what its mount says; ``state``: live, hangs, ended, dead or elsewhere."""
     from xnatfs.fuse import control
 

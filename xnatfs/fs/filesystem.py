@@ -101,7 +101,7 @@ class FileSystem:
 
     def warm_up(self) -> None:
         """Begin asking for what the first look at anything needs; waits for nothing."""
-        self._parts.listings.foresee_rights("edit")
+        self._parts.listings.warm_up()
 
     # -- names
 

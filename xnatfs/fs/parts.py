@@ -381,10 +381,15 @@ class Parts:
         self.appearance.touched(file.resource, file.path, time.time())
 
     def read_failed(self, path: str, error: XnatfsError) -> None:
-        """A read failed in the end: counted and named."""
-        log.error("cannot read %s: %s", path, error)
+        """A read failed in the end: counted and named, and logged once for each cause.
+
+        A program that reads again, and the kernel's readahead, make many requests of one read.
+        """
         with self._mu:
+            known = self._failures.get(path)
             self._failures[path] = ReadFailure(path, str(error), time.time())
+        if known is None or known.reason != str(error):
+            log.error("cannot read %s: %s", path, error)
 
     def read_failures(self) -> list[ReadFailure]:
         """The files that could not be read, in the order of the first failures."""

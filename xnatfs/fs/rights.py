@@ -53,7 +53,7 @@ class Rights:
         self._archive = archive
         self._receipts = receipts
         self._run = run
-        self._sets: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {}
+        self._sets: dict[str, tuple[tuple[tuple[str, ...], ...], frozenset[str]]] = {}
         self._mu = threading.Lock()
         self._editable: TTLCache[str, bool] = TTLCache(4096, max(limits.metadata_ttl_s, 0.001))
 
@@ -61,10 +61,10 @@ class Rights:
         """The hint: whether the user has ``right`` ("edit", "delete") in the node's project."""
         if not node.chain or self._policy.read_only or node.item.read_only:
             return False
-        rows = self._listings.rights(right, waiter).rows
+        rows = self._listings.rights(right, waiter)
         known = self._sets.get(right)
-        if known is None or known[0] is not rows:
-            known = self._sets[right] = (rows, frozenset(rows))
+        if known is None or not all(a is b for a, b in zip(known[0], rows, strict=True)):
+            known = self._sets[right] = (rows, frozenset().union(*rows))
         return node.chain[0].id in known[1]
 
     def require_create(self, node: Node, waiter: Waiter) -> None:

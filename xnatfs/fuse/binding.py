@@ -150,6 +150,11 @@ def _serving_class(mfusepy: Any) -> Callable[..., Any]:
     class Serving3(mfusepy.FUSE):  # type: ignore[misc]  # mfusepy has no types for it
         """Called by libfuse; a ``…_fuse_3`` method is one of its operations."""
 
+        def _wrapper(self, func: Any, *args: Any, **kwargs: Any) -> Any:
+            # As ``Operations.__call__`` does, which mfusepy passes by.
+            threads.keep()
+            return super()._wrapper(func, *args, **kwargs)
+
         def init_fuse_3(self, conn: Any, config: Any) -> None:
             conn.contents.max_background = _MAX_BACKGROUND
             super().init_fuse_3(conn, config)
@@ -171,7 +176,7 @@ def _serving_class(mfusepy: Any) -> Callable[..., Any]:
 
     def serve(*args: Any, **kwargs: Any) -> None:
         with warnings.catch_warnings():
-            # ``Operations.__call__`` is for fusepy alone.
+            # That ``Operations.__call__`` is for fusepy alone.
             warnings.simplefilter("ignore", DeprecationWarning)
             Serving3(*args, **kwargs)
 

@@ -163,6 +163,7 @@ def _to_log(log_file: Path) -> int:
     try:
         make_private(log_file.parent)
         target = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        logs.make_file_private(target)
     except OSError as error:
         raise DiskFault(f"cannot write the log {log_file}: {error.strerror}") from error
     nowhere = os.open(os.devnull, os.O_RDONLY)

@@ -17,6 +17,7 @@ import os
 import stat
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -24,7 +25,7 @@ from xnatfs.config import Limits
 from xnatfs.errors import XnatfsError
 from xnatfs.fs.values import Attributes, Caller, Entry, Kind, Opened
 from xnatfs.fuse.binding import Binding
-from xnatfs.fuse.errnos import row_of
+from xnatfs.fuse.errnos import Row, row_of
 from xnatfs.waiting import Waiter
 
 if TYPE_CHECKING:
@@ -62,9 +63,18 @@ def _request(
             return method(self, self._waiter(name), *args, **kwargs)
         except XnatfsError as error:
             row = row_of(error)
-            log.log(row.level, "%s %s: %s", name, _subject(args), error)
+            self._note(row)
+            # A failed read is logged by ``fs``, once for each file.
+            log.log(
+                logging.DEBUG if name == "read" else row.level,
+                "%s %s: %s",
+                name,
+                _subject(args),
+                error,
+            )
             raise OSError(row.errno, os.strerror(row.errno)) from None
         except BaseException as error:
+            self._note(row_of(XnatfsError()))
             log.error("%s %s: unexpected %r", name, _subject(args), error)
             log.debug("where it came from", exc_info=True)
             raise OSError(errno.EIO, os.strerror(errno.EIO)) from None
@@ -115,6 +125,7 @@ class Operations:
         self._ready = ready
         self._ending = threading.Event()
         self._mu = threading.Lock()
+        self._errors: Counter[str] = Counter()
         self._running = 0
         # Handles that may write.
         self._writing: set[int] = set()
@@ -133,6 +144,16 @@ class Operations:
         """Whether a file is open for writing."""
         with self._mu:
             return bool(self._writing)
+
+    def errors(self) -> dict[str, int]:
+        """How many requests failed, by the name of the errno; what is normal does not count."""
+        with self._mu:
+            return dict(self._errors)
+
+    def _note(self, row: Row) -> None:
+        if row.level > logging.DEBUG:
+            with self._mu:
+                self._errors[errno.errorcode[row.errno]] += 1
 
     def give_up(self) -> None:
         """The mount goes away: end every wait."""

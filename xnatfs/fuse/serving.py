@@ -18,12 +18,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from xnatfs.config import Settings
 from xnatfs.errors import FuseUnusable, WaitEnded, XnatfsError
 from xnatfs.fs.filesystem import FileSystem
-from xnatfs.fuse import binding, control, mounts
+from xnatfs.fuse import binding, control, metrics, mounts
 from xnatfs.fuse.farewell import Farewell
 from xnatfs.fuse.notify import notify
 from xnatfs.fuse.operations import Operations
@@ -54,6 +54,8 @@ class Plan:
     foreground: bool = False
     log_file: Path | None = None
     log_level: str = "info"
+    # Gets the figures of the mount, for Prometheus.
+    metrics_file: Path | None = None
     # Hears the last word; its value is the exit status of the process.
     farewell: Callable[[Farewell], int] = lambda _farewell: 0
     # Decides, on a thread of its own, when the mount ends, and calls ``Serving.end``. None: a
@@ -133,6 +135,7 @@ class Serving:
         attend = self._plan.attend or Serving._wait_for_signals
         attending = threading.Thread(target=attend, args=(self,), name="attend", daemon=True)
         attending.start()
+        self._fs.warm_up()
         failed = ""
         try:
             self._libfuse.serve(
@@ -185,16 +188,21 @@ class Serving:
             log.error("%s", error)
         self._mounted.set()
         threading.Thread(target=self._keep_login, name="login", daemon=True).start()
+        if self._plan.metrics_file is not None:
+            self._write_figures(mounted=True)
+            threading.Thread(target=self._tell_figures, name="metrics", daemon=True).start()
         log.info("mounted %s at %s", self._record.server, self._record.mountpoint)
         self._tell_ready(self._record.user)
         notify("READY=1", f"STATUS={self._record.server} as {self._record.user}")
-        self._fs.warm_up()
 
     # what commands ask
 
     def _status(self, _request: control.Message, say: control.Say) -> bool:
-        say({"status": self._fs.status()})
+        say({"status": self._figures()})
         return False
+
+    def _figures(self) -> dict[str, Any]:
+        return self._fs.status() | {"errors": self._operations.errors()}
 
     def _refresh(self, request: control.Message, say: control.Say) -> bool:
         self._fs.refresh(str(request.get("path", "/")))
@@ -232,6 +240,19 @@ class Serving:
                 again = self._fs.keep_login(Waiter(total_s=budget))
             except XnatfsError as error:
                 log.info("the login was not looked after: %s", error)
+
+    def _tell_figures(self) -> None:
+        """Write the metrics while the mount lives."""
+        while not self._loop_ended.wait(metrics.EVERY_S):
+            self._write_figures(mounted=True)
+
+    def _write_figures(self, *, mounted: bool) -> None:
+        if self._plan.metrics_file is None:
+            return
+        try:
+            metrics.write(self._plan.metrics_file, metrics.render(self._figures(), mounted=mounted))
+        except XnatfsError as error:
+            log.warning("%s", error)
 
     # the end
 
@@ -280,6 +301,7 @@ class Serving:
             self._drain(waiter, progress)
             self._operations.give_up()
             last = self._last_word()
+            self._write_figures(mounted=False)
             closing = threading.Thread(target=self._fs.close, name="close", daemon=True)
             closing.start()
             closing.join(_CLOSE_S)

@@ -14,6 +14,7 @@ from xnatfs.errors import AlreadyExists, BadName, BadReply, NotFound, NotPermitt
 from xnatfs.model.entities import Head, Item, RemoteFile
 from xnatfs.model.levels import EXPERIMENT, LEVELS, PROJECT, RESOURCE, Level
 from xnatfs.rest import addresses, deletes, replies
+from xnatfs.rest.listing import listing
 from xnatfs.rest.repeats import failed
 from xnatfs.rest.session import Expects, Session
 from xnatfs.waiting import Waiter
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 
 # Characters of ids in one comma list; with the rest it stays below 8 KB of headers (R§12.12).
 ID_LIST_MAX = 3000
+
+# Bytes that the files of a session may take as one listing: some 40,000 of them.
+_MOST_AT_ONCE = 16 << 20
 
 _CATEGORIES = {level.category: level for level in LEVELS if level.category}
 
@@ -190,10 +194,11 @@ class Archive:
     def session_files(self, experiment: Item, waiter: Waiter) -> list[RemoteFile]:
         """All files of all resources of a session in one request, except ``in`` ones (R§1.3).
 
-        Raises: NotFound, BadReply and those of ``Session.request``.
+        Raises: NotFound, BadReply (also when there are too many for one request) and those of
+            ``Session.request``.
         """
         address = f"{experiment.address}/files"
-        rows = self._rows(address, {"all": "true"}, waiter)
+        rows = listing(self._session, address, {"all": "true"}, waiter, _MOST_AT_ONCE)
         return [replies.remote_file(row, "", "", f"GET {address}") for row in rows]
 
     def head(self, resource: Item, path: str, waiter: Waiter) -> Head:
@@ -222,28 +227,21 @@ class Archive:
 
     # -- rights ----------------------------------------------------------------------------
 
-    def projects_where(self, right: str, waiter: Waiter) -> list[str]:
-        """Ids of the projects in which this user has a right.
-
-        ``restrict`` asks for the right on the project itself, which only owners have;
-        ``permissions`` for the right on sessions in it, which members have too (R§10.7).
+    def projects_where(self, right: str, on: str, waiter: Waiter) -> list[str]:
+        """Ids of the projects in which this user has a right (R§10.7).
 
         Args:
             right: ``edit`` or ``delete``.
+            on: ``projects``: on the project itself, which only owners have; ``sessions``: on
+                sessions in it, which members have too.
             waiter: limits of the wait.
         """
-        queries = (
-            {"restrict": right},
-            {"permissions": right, "dataType": "xnat:mrSessionData"},
-        )
-        return sorted(
-            {
-                row[PROJECT.key]
-                for query in queries
-                for row in self._rows(PROJECT.listing, query, waiter)
-                if row.get(PROJECT.key)
-            }
-        )
+        query = {
+            "projects": {"restrict": right},
+            "sessions": {"permissions": right, "dataType": "xnat:mrSessionData"},
+        }[on]
+        rows = self._rows(PROJECT.listing, query, waiter)
+        return sorted({row[PROJECT.key] for row in rows if row.get(PROJECT.key)})
 
     def may_edit(self, resource: Item, waiter: Waiter) -> bool:
         """Whether the server lets this user write into a resource; changes nothing.
@@ -345,31 +343,6 @@ class Archive:
 
     def _event(self) -> dict[str, str]:
         return event(self._session, self._reason)
-
-
-def listing(
-    session: Session, address: str, params: Mapping[str, str], waiter: Waiter
-) -> list[dict[str, str]]:
-    """The rows of a listing.
-
-    Args:
-        session: open.
-        address: below ``/data``, percent-encoded.
-        params: query, beside the format.
-        waiter: limits of the wait.
-
-    Raises: NotFound, BadReply and those of ``Session.request``.
-    """
-    reply = session.request(
-        "GET",
-        address,
-        params={"format": "json", **params},
-        waiter=waiter,
-        expects=Expects.LISTING,
-    )
-    if reply.status != 200:
-        raise failed(reply)
-    return replies.rows(reply.content, reply.header("Content-Type"), reply.what)
 
 
 def event(session: Session, reason: str) -> dict[str, str]:

@@ -87,6 +87,7 @@ class Session:
         body: Callable[[], Body] | None = None,
         headers: Mapping[str, str] | None = None,
         stream: bool = False,
+        most: int | None = None,
         expects: Expects = Expects.ANY,
     ) -> Reply:
         """Ask the server; whatever status comes back is the caller's to judge.
@@ -102,10 +103,12 @@ class Session:
             body: makes the body; called again if it has to be sent again.
             headers: more headers.
             stream: leave the body to be read in pieces; the caller closes the reply.
+            most: bytes that a body may have which is not left to be read in pieces.
             expects: the kind of reply that is asked for.
 
         Raises: Unreachable (surely not done), TransferBroken, TimedOut (may have been done),
-            ServerBusy (of a GET, after all tries), LoginRefused, BadName, Interrupted.
+            ServerBusy (of a GET, after all tries), BadReply (more than ``most``), LoginRefused,
+            BadName, Interrupted.
         """
         addresses.check(address)
         what = f"{method} {address}"
@@ -121,7 +124,7 @@ class Session:
                 headers=headers,
             )
             if not stream or reply.status >= 300:
-                reply.load(waiter)
+                reply.load(waiter, most)
             return reply
 
         for lost_once in (False, True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from xnatfs.rest.archive import listing
+from xnatfs.rest.listing import listing
 from xnatfs.rest.session import Session
 from xnatfs.waiting import Waiter
 

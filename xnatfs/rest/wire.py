@@ -28,7 +28,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from xnatfs import __version__
 from xnatfs.config import Limits
-from xnatfs.errors import UsageError
+from xnatfs.errors import BadReply, UsageError
 from xnatfs.rest import faults
 from xnatfs.waiting import Waiter
 
@@ -125,16 +125,21 @@ class Reply:
             self.close()
             raise faults.of_exception(error, self.what, self._host) from error
 
-    def load(self, waiter: Waiter) -> None:
+    def load(self, waiter: Waiter, most: int | None = None) -> None:
         """Read the whole body into ``content`` and give the connection back.
 
-        Raises: TransferBroken, and what the waiter raises.
+        Raises: BadReply: it is longer than ``most`` bytes; TransferBroken, and what the waiter
+            raises.
         """
         pieces = []
+        arrived = 0
         try:
             # No list or error page is read for ever: every piece asks the waiter.
             while piece := self.read(decode=True):
                 pieces.append(piece)
+                arrived += len(piece)
+                if most is not None and arrived > most:
+                    raise BadReply(f"{self.what}: more than {most} bytes")
                 waiter.progress()
                 waiter.check(self.what)
         finally:

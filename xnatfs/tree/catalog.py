@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from xnatfs.model.entities import RemoteFile
+from xnatfs.model.entities import Item, RemoteFile
 from xnatfs.model.paths import FolderTree, encode_name, folder_tree
 
 
@@ -83,3 +83,9 @@ class Catalog:
         if self._tree is None:
             self._tree = folder_tree(self._rows.values())
         return self._tree.at(encode_name(part) for part in folder.split("/") if part)
+
+
+def file_count(resources: Sequence[Item]) -> int:
+    """Files of resources, as the server counts them; 0 where it did not (R§2.6)."""
+    counts = (item.cells.get("file_count", "") for item in resources)
+    return sum(int(count) for count in counts if count.isdigit())

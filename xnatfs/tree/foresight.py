@@ -12,7 +12,7 @@ import threading
 from cachetools import TTLCache
 
 from xnatfs.model.entities import Item
-from xnatfs.model.levels import BY_COLLECTION
+from xnatfs.model.levels import BY_COLLECTION, EXPERIMENT
 from xnatfs.model.paths import decode_name
 from xnatfs.rest.addresses import object_address
 from xnatfs.tree.listings import Listings
@@ -37,15 +37,18 @@ class Foresight:
         with self._mu:
             self._listed[folder] = True
 
-    def looking_for(self, folder: str, collection: str, name: str) -> None:
-        """A name is looked up in a collection of the archive.
+    def looking_for(self, folder: str, collection: str, item: Item, name: str) -> None:
+        """A name is looked up in a collection of ``item``.
 
-        Begins before it is known whether the name exists, where names are ids: projects.
+        Where names are ids (projects) this begins before it is known whether the name exists;
+        and who looks for a scan by its name will want its files.
         """
         level = BY_COLLECTION.get(collection)
-        if level is None or level.listed_at or not level.walked or self._was_listed(folder):
+        if level is None or self._was_listed(folder):
             return
-        if not self._listings.holds(level, None):
+        if level.listed_at == EXPERIMENT.name and item.level is EXPERIMENT:
+            self._listings.foresee_files(item)
+        elif level.walked and not level.listed_at and not self._listings.holds(level, None):
             id_ = decode_name(name)
             self._listings.foresee(Item(level, id_, id_, object_address(level, id_, ""), {}))
 

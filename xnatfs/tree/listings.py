@@ -6,6 +6,7 @@ of one account. ``namespace`` builds names from them. Nothing here knows file na
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -18,13 +19,16 @@ from typing import Any, Generic, TypeVar, cast
 from cachetools import TTLCache
 
 from xnatfs.config import Limits
+from xnatfs.errors import BadReply
 from xnatfs.model.entities import Item, RemoteFile
-from xnatfs.model.levels import BY_COLLECTION, RESOURCE, Level
+from xnatfs.model.levels import BY_COLLECTION, PROJECT, RESOURCE, Level
 from xnatfs.rest.archive import Archive
-from xnatfs.tree.catalog import Catalog
+from xnatfs.tree.catalog import Catalog, file_count
 from xnatfs.tree.sharing import Key, Sharing, Told
 from xnatfs.tree.sheets import FILES, RIGHTS, SESSION
 from xnatfs.waiting import Waiter, Workers
+
+log = logging.getLogger(__name__)
 
 Row = TypeVar("Row")
 
@@ -34,6 +38,10 @@ MOST_ROWS = 400_000
 # A session with at most this many files is listed whole in one request (R§1.3). The server reads
 # every catalog of the session for it, so beyond that each resource is asked on its own.
 WHOLE_SESSION_FILES = 20_000
+
+
+# On what a right may be; each is a listing (R§10.7).
+_RIGHTS_ON = ("projects", "sessions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +181,12 @@ class Listings:
         if not not_before and session is not None and not self._holds(key):
             resources = self.resources(session, waiter).rows
             if file_count(resources) <= WHOLE_SESSION_FILES and resource in resources:
-                self._get(
-                    Key(SESSION, session.address),
-                    lambda worker: self._whole_session(session, resources, worker),
-                    waiter,
-                    0.0,
-                    f"the files of {session.label or session.id}",
-                )
+                what = f"the files of {session.label or session.id}"
+                ask = partial(self._whole_session, session)
+                try:
+                    self._get(Key(SESSION, session.address), ask, waiter, 0.0, what)
+                except BadReply as error:
+                    log.info("%s cannot be listed at once: %s", what, error)
         found = self._get(
             key,
             lambda worker: self._archive.files(resource, worker),
@@ -189,15 +196,26 @@ class Listings:
         )
         return cast("FileListing", found)
 
-    def rights(self, right: str, waiter: Waiter) -> Listing[str]:
-        """Ids of the projects where the user has ``right`` ("edit" or "delete"): a hint."""
-        ask = partial(self._archive.projects_where, right)
-        return self._rows(Key(RIGHTS + right, ""), ask, waiter, 0.0, "the rights")
+    def rights(self, right: str, waiter: Waiter) -> tuple[tuple[str, ...], ...]:
+        """Ids of the projects where the user has ``right`` ("edit" or "delete"): a hint.
 
-    def foresee_rights(self, right: str) -> None:
-        """Ask for ``rights``, which the attributes of everything need, without waiting."""
-        ask = partial(self._archive.projects_where, right)
-        self._begin(Key(RIGHTS + right, ""), ask, 0.0, "the rights")
+        The same tuples as long as they are the same listings.
+        """
+        asked = [self._begin_rights(right, on) for on in _RIGHTS_ON]
+        return tuple(self._wait(one, waiter, "the rights").rows for one in asked)
+
+    def _begin_rights(self, right: str, on: str) -> Listing[str] | _Asking:
+        ask = partial(self._archive.projects_where, right, on)
+        begun = self._begin(Key(f"{RIGHTS}{right}-{on}", ""), ask, 0.0, "the rights")
+        return cast("Listing[str] | _Asking", begun)
+
+    def warm_up(self) -> None:
+        """Ask for what the first look at anything needs, without waiting."""
+        self._begin(
+            Key(PROJECT.name, ""), partial(self._archive.items, PROJECT, None), 0.0, "projects"
+        )
+        for on in _RIGHTS_ON:
+            self._begin_rights("edit", on)
 
     def foresee(self, item: Item) -> None:
         """Ask for what is asked next when a path leads through ``item``, without waiting."""
@@ -207,6 +225,11 @@ class Listings:
             if level is RESOURCE:
                 key, ask = Key("resources", item.address), partial(self._archive.resources, item)
             self._begin(key, ask, 0.0, f"the {collection} of {item.label or item.id}")
+
+    def foresee_files(self, session: Item) -> None:
+        """Ask for the files of a session, of which nobody knows yet how many there are."""
+        ask = partial(self._whole_session, session)
+        self._begin(Key(SESSION, session.address), ask, 0.0, f"the files of {session.label}")
 
     def holds(self, level: Level, at: Item | None) -> bool:
         """Whether the objects of ``level`` are known without asking."""
@@ -265,13 +288,12 @@ class Listings:
 
     # -- the mechanism
 
-    def _whole_session(
-        self, session: Item, resources: Sequence[Item], worker: Waiter
-    ) -> dict[str, list[RemoteFile]]:
+    def _whole_session(self, session: Item, worker: Waiter) -> dict[str, list[RemoteFile]]:
         """The files of all resources of a session, by the resources' addresses."""
-        addresses = {item.id: item.address for item in resources}
+        rows = self._archive.session_files(session, worker)
+        addresses = {item.id: item.address for item in self.resources(session, worker).rows}
         found: dict[str, list[RemoteFile]] = {address: [] for address in addresses.values()}
-        for row in self._archive.session_files(session, worker):
+        for row in rows:
             if row.resource_id in addresses:
                 found[addresses[row.resource_id]].append(row)
         return found
@@ -294,10 +316,11 @@ class Listings:
         not_before: float,
         what: str,
     ) -> Cached:
-        found = self._begin(key, ask, not_before, what)
-        if isinstance(found, _Asking):
-            return cast("Cached", waiter.result(found.future, what))
-        return found
+        return cast("Cached", self._wait(self._begin(key, ask, not_before, what), waiter, what))
+
+    @staticmethod
+    def _wait(begun: Cached | _Asking, waiter: Waiter, what: str) -> Any:
+        return waiter.result(begun.future, what) if isinstance(begun, _Asking) else begun
 
     def _begin(
         self, key: Key, ask: Callable[[Waiter], Any], not_before: float, what: str
@@ -371,9 +394,3 @@ class Listings:
         self._cache[key] = listing
         self.changes += 1
         return listing
-
-
-def file_count(resources: Sequence[Item]) -> int:
-    """Files of resources, as the server counts them; 0 where it did not (R§2.6)."""
-    counts = (item.cells.get("file_count", "") for item in resources)
-    return sum(int(count) for count in counts if count.isdigit())

@@ -153,8 +153,7 @@ class Namespace:
         """
         if node.kind is not Kind.FOLDER:
             raise NotAFolder(f"{node.path} is not a folder")
-        if not node.chain:
-            self._foresight.looking_for(node.path, node.collection, name)
+        self._foresight.looking_for(node.path, node.collection, node.item, name)
         found = self._find(node, name, waiter, 0.0)
         if found is None and node.collection:
             not_before = time.monotonic() - (0.0 if now else self._limits.negative_ttl_s)
