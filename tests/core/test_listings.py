@@ -96,7 +96,7 @@ def test_a_refresh_is_for_all_processes(connect, server) -> None:
     first = connect(limits=LONG)
     Driver(first).walk(SESSION)
     Rest(server).ask("PUT", QC, b"x,y,z\n")
-    first.refresh("/")
+    first.refresh("/", soon())
     assert Driver(connect(limits=LONG)).stat(SESSION + "/resources/QC/files/qc.csv").size == 6
 
 
@@ -105,7 +105,7 @@ def test_what_the_server_does_not_show_any_more_is_dropped(connect, server, tmp_
     drive.read(SESSION + "/resources/QC/files/qc.csv")
     (old,) = contents(tmp_path)
     Rest(server).ask("PUT", QC, b"x,y,z\n")
-    drive.fs.refresh("/")
+    drive.fs.refresh("/", soon())
     drive.read(SESSION + "/resources/QC/files/qc.csv")
     assert old not in contents(tmp_path)
     assert len(contents(tmp_path)) == 1
@@ -137,7 +137,7 @@ def test_what_is_open_reads_on_though_it_is_not_shown(connect, server) -> None:
     content = drive.read(path)
     handle = drive.open(path)
     Rest(server).ask("PUT", QC, b"x,y,z\n")
-    drive.fs.refresh("/")
+    drive.fs.refresh("/", soon())
     drive.names(SESSION + "/resources/QC/files")
     assert drive.fs.read(handle, 100, 0, soon()) == content
     drive.close(handle)

@@ -55,10 +55,26 @@ def typed(question: str) -> str:
     return line.rstrip("\r\n")
 
 
-def connector(settings: Settings, mount: str = "") -> Callable[[Waiter], FileSystem]:
-    """A function that logs in, with the login found now."""
+Connect = Callable[[Waiter], FileSystem]
+
+
+def connector(settings: Settings, mount: str = "") -> Connect:
+    """A function that logs in, with the login found now; offline one that asks nobody."""
+    return connector_at(settings)(mount)
+
+
+def connector_at(settings: Settings) -> Callable[[str], Connect]:
+    """As ``connector``, for a mount point that is known later."""
+    if settings.offline:
+        user = _named_in(os.environ)
+        return lambda mount: lambda _waiter: FileSystem.offline(settings, user, mount)
     credentials = credentials_for(settings)
-    return lambda waiter: FileSystem.connect(settings, credentials, waiter, mount)
+    return lambda mount: lambda waiter: FileSystem.connect(settings, credentials, waiter, mount)
+
+
+def _named_in(environ: Mapping[str, str]) -> str:
+    """The user that the environment names, "" for nobody."""
+    return environ.get("XNAT_USER") or environ.get("XNATPY_USER") or ""
 
 
 def waiter_for(settings: Settings) -> Waiter:

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xnatfs import options
-from xnatfs.cli.connecting import choose_for, credentials_for
+from xnatfs.cli.connecting import choose_for
 from xnatfs.cli.exits import COMMAND_FAILED, NOT_ARRIVED
 from xnatfs.cli.places import parse
 from xnatfs.errors import UsageError
-from xnatfs.fs.filesystem import FileSystem
 
 if TYPE_CHECKING:
     from xnatfs.fuse.running import Outcome
@@ -49,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = choose_for(args, os.environ, folder.server if folder else "")
 
     # After the options, so that a wrong one is told without libfuse too.
+    from xnatfs.cli.connecting import connector_at
     from xnatfs.cli.parting import Progress
     from xnatfs.fuse import mounting, running
     from xnatfs.fuse.serving import Plan
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     # All is sent before the command's end is told: there is no need to wait at every close.
     spool = replace(chosen.settings.spool, write_back=True)
     settings = replace(chosen.settings, spool=spool)
-    credentials = credentials_for(settings)
+    connect_at = connector_at(settings)
     log_file = chosen.own.get("log_file") or mounting.default_log(
         settings.state_folder, Path(f"run-{socket.gethostname()}")
     )
@@ -67,9 +67,7 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     with Progress(wanted=sys.stderr.isatty() and not args.quiet) as shown:
         outcome = running.run(
-            lambda place: (
-                lambda waiter: FileSystem.connect(settings, credentials, waiter, str(place))
-            ),
+            lambda place: connect_at(str(place)),
             settings,
             running.Errand(words, folder.path if folder else None, args.at, plan),
             shown.update,
