@@ -102,7 +102,7 @@ def client(url: str, what: str, seconds: float) -> None:
         "put": lambda: LARGE + wire.ask(
             "PUT", f"{SESSION}/resources/PUT/files/f?inbody=true&overwrite=true", LARGE),
     }  # fmt: skip
-    deeds[what]()  # files on order are made when they are first read
+    deeds[what]()  # the catalog of what is on order is made when it is first asked for
     began, count, moved = time.perf_counter(), 0, 0
     while not count or time.perf_counter() - began < seconds:
         moved += deeds[what]()

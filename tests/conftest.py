@@ -92,6 +92,7 @@ def connect(server: DemoServer, tmp_path: Path) -> Iterator[Connect]:
         url: str = "",
         spool_size: int = 0,
         write_back: bool = False,
+        offline: bool = False,
         **policy: bool,
     ) -> FileSystem:
         settings = Settings(
@@ -103,10 +104,14 @@ def connect(server: DemoServer, tmp_path: Path) -> Iterator[Connect]:
                 folder=tmp_path / "state" / "spool", size=spool_size, write_back=write_back
             ),
             view=view or View(),
+            offline=offline,
             state_folder=tmp_path / "state",
         )
         waiter = Waiter(total_s=20)
-        fs = FileSystem.connect(settings, Credentials(user, user, "the test"), waiter)
+        if offline:
+            fs = FileSystem.offline(settings, user)
+        else:
+            fs = FileSystem.connect(settings, Credentials(user, user, "the test"), waiter)
         fs.adopt(waiter)
         made.append(fs)
         return fs

@@ -151,5 +151,7 @@ class Settings:
     store: StoreSettings = field(default_factory=StoreSettings)
     spool: SpoolSettings = field(default_factory=SpoolSettings)
     view: View = field(default_factory=View)
+    # Use no network: serve what the store has, keep what is written for later (write-back).
+    offline: bool = False
     # Where receipts, shared sessions and the mounts' status files live.
     state_folder: Path = field(default_factory=state_home)

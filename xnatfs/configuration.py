@@ -225,9 +225,12 @@ def _settings(url: str, values: Mapping[str, Any]) -> Settings:
         option = BY_KEY[key]
         if not option.field:
             continue
-        concern, field = option.field.split(".")
         value = not value if option.negative else value
-        part = replace(getattr(settings, concern), **{field: value})
-        settings = replace(settings, **{concern: part})
+        concern, _, field = option.field.rpartition(".")
+        if concern:
+            part = replace(getattr(settings, concern), **{field: value})
+            settings = replace(settings, **{concern: part})
+        else:
+            settings = replace(settings, **{field: value})
     chosen: Settings = settings
     return chosen

@@ -122,11 +122,13 @@ def flag(text: str) -> bool:
 
 
 # Groups of verbs: those that log in, and among them those that read, and the mount.
-LOGIN = frozenset({"mount", "run", "ls", "find", "uploads", "login", "logout", "doctor"})
-READING = frozenset({"mount", "run", "ls", "find"})
-WRITING = frozenset({"mount", "run", "uploads"})
+MOVING = frozenset({"get", "prefetch", "put", "verify"})
+READING = MOVING | {"mount", "run", "ls", "find", "refresh", "url"}
+LOGIN = READING | {"uploads", "login", "logout", "doctor"}
+OFFLINE = frozenset({"mount", "run", "ls", "get", "put"})
+WRITING = frozenset({"mount", "run", "put", "uploads"})
 MOUNT = frozenset({"mount", "run"})
-ALL = LOGIN | {"umount", "status", "demo"}
+ALL = LOGIN | {"cache", "umount", "status", "demo"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,7 @@ class Option:
 
 TABLE: tuple[Option, ...] = (
     Option("server", str, "", "the archive: an address, or a name from config.toml "
-           "($XNAT_HOST, $XNATPY_HOST, $XNAT_URL)", LOGIN, "URL", short="s"),
+           "($XNAT_HOST, $XNATPY_HOST, $XNAT_URL)", LOGIN | {"cache"}, "URL", short="s"),
     Option("user", str, "server.user", "log in as this user (netrc entry, else a prompt)",
            LOGIN, "NAME", short="u"),
     Option("netrc", folder, "server.netrc",
@@ -190,7 +192,7 @@ TABLE: tuple[Option, ...] = (
            "PATH"),
     Option("read-only", flag, "policy.read_only", "change nothing", MOUNT, stricter=max),
     Option("allow-overwrite", flag, "policy.allow_overwrite", "change files that others made",
-           MOUNT, stricter=min),
+           MOUNT | {"put"}, stricter=min),
     Option("allow-delete", flag, "policy.allow_delete", "remove files that others made", MOUNT,
            stricter=min),
     Option("allow-create", flag, "policy.allow_create", "make subjects, sessions and scans",
@@ -199,7 +201,8 @@ TABLE: tuple[Option, ...] = (
            MOUNT, "TYPE"),
     Option("scan-type", data_type, "policy.scan_type", "the data type of new scans", MOUNT,
            "TYPE"),
-    Option("cache-dir", folder, "store.folder", "where downloaded data is kept", READING, "DIR"),
+    Option("cache-dir", folder, "store.folder", "where downloaded data is kept",
+           READING | {"cache", "uploads"}, "DIR"),
     Option("cache-size", size, "store.size", "how much of it", READING, "SIZE", stricter=min),
     Option("cache-max-age", duration, "store.max_age_s", "for how long at most", READING, "TIME",
            stricter=min),
@@ -209,6 +212,9 @@ TABLE: tuple[Option, ...] = (
            WRITING, "SIZE", stricter=min),
     Option("write-back", flag, "spool.write_back",
            "close returns when the data is safe on this disk; it is sent in the background", MOUNT),
+    Option("offline", flag, "offline",
+           "use no network: what was prefetched is there, what is written waits in the spool",
+           OFFLINE),
     Option("metadata-ttl", duration, "limits.metadata_ttl_s",
            "age at which others' changes are seen", READING, "TIME"),
     Option("verify", one_of("strict", "warn"), "store.verify",
@@ -229,7 +235,8 @@ TABLE: tuple[Option, ...] = (
            MOUNT, "LEVEL"),
     Option("metrics-file", folder, "", "figures of the mount for Prometheus, written every 15 s",
            MOUNT, "FILE"),
-    Option("config", folder, "", "another file than ~/.config/xnatfs/config.toml", LOGIN, "FILE",
+    Option("config", folder, "", "another file than ~/.config/xnatfs/config.toml",
+           LOGIN | {"cache"}, "FILE",
            in_files=False),
 )  # fmt: skip
 

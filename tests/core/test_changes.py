@@ -506,6 +506,6 @@ def test_an_uploaded_file_can_be_gone_again(drive: Driver, rest: Rest) -> None:
     """Somebody else removes what we wrote: the next look says so."""
     drive.write(FILES + "/gone", b"1")
     rest.ask("DELETE", f"/data{HELD}/files/gone")
-    drive.fs.refresh("/")
+    drive.fs.refresh("/", soon())
     with pytest.raises(NotFound):
         drive.stat(FILES + "/gone")

@@ -136,9 +136,9 @@ class TestWithoutDigests:
         for name in ("a", "b"):
             driver.write(f"{OUT}/{name}", b"1")
         driver.write(OUT + "/b", b"22")
-        fs.refresh("/")
+        fs.refresh("/", soon())
         driver.write(OUT + "/b", b"333")
-        fs.refresh("/")
+        fs.refresh("/", soon())
         assert driver.read(OUT + "/b") == b"333"
         fs.unlink(OUT + "/b", soon())
         assert driver.names(OUT) == ["a"]

@@ -96,7 +96,7 @@ def test_a_refresh_is_for_all_processes(connect, server) -> None:
     first = connect(limits=LONG)
     Driver(first).walk(SESSION)
     Rest(server).ask("PUT", QC, b"x,y,z\n")
-    first.refresh("/")
+    first.refresh("/", soon())
     assert Driver(connect(limits=LONG)).stat(SESSION + "/resources/QC/files/qc.csv").size == 6
 
 
@@ -105,7 +105,7 @@ def test_what_the_server_does_not_show_any_more_is_dropped(connect, server, tmp_
     drive.read(SESSION + "/resources/QC/files/qc.csv")
     (old,) = contents(tmp_path)
     Rest(server).ask("PUT", QC, b"x,y,z\n")
-    drive.fs.refresh("/")
+    drive.fs.refresh("/", soon())
     drive.read(SESSION + "/resources/QC/files/qc.csv")
     assert old not in contents(tmp_path)
     assert len(contents(tmp_path)) == 1
@@ -120,9 +120,9 @@ def test_a_project_that_is_hidden_leaves_nothing_behind(connect, server, tmp_pat
     drive.read(NAMES + "/no-digest.txt")
     drive.read("/projects/PVT000/resources/PROTOCOL/files/protocol.txt")
     assert len(contents(tmp_path)) == 3
-    project = server.site.tables.projects.get("PVT000")
+    project = server.site.tables.objects.get("project:PVT000")
     roles = tuple(role for role in project.roles if role[0] != "member")
-    server.site.tables.projects.put(replace(project, roles=roles))
+    server.site.tables.objects.put(replace(project, roles=roles))
     if again:
         drive = Driver(connect("member", limits=SHORT))
     time.sleep(0.4)
@@ -137,7 +137,7 @@ def test_what_is_open_reads_on_though_it_is_not_shown(connect, server) -> None:
     content = drive.read(path)
     handle = drive.open(path)
     Rest(server).ask("PUT", QC, b"x,y,z\n")
-    drive.fs.refresh("/")
+    drive.fs.refresh("/", soon())
     drive.names(SESSION + "/resources/QC/files")
     assert drive.fs.read(handle, 100, 0, soon()) == content
     drive.close(handle)

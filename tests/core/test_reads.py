@@ -119,7 +119,7 @@ def test_a_file_replaced_while_open_is_stale_never_mixed(
     with pytest.raises((Stale, Contradiction)):
         drive.fs.read(handle, 4096, 0, soon())
     drive.close(handle)
-    drive.fs.refresh("/")
+    drive.fs.refresh("/", soon())
     assert drive.read(path) == b"a longer text than before\n"
 
 
@@ -195,7 +195,7 @@ def test_pages_are_kept_for_the_same_version_only(connect, server) -> None:
         "/data/experiments/XNAT_E00001/resources/QC/files/qc.csv?inbody=true&overwrite=true",
         b"x,y\n",
     )
-    fs.refresh("/")
+    fs.refresh("/", soon())
     drive.stat(path)
     assert not keep()
     assert keep()

@@ -498,11 +498,11 @@ def test_a_look_that_comes_too_early_proves_nothing(bench: Bench) -> None:
     assert bench.send(bench.upload("late", b"late")).size == 4
     assert bench.asked("HEAD", "/files/late") == 2
     assert bench.curl("GET", "late") == b"late"
-    project = bench.server.site.tables.projects.get("PVT000")
+    project = bench.server.site.tables.objects.get("project:PVT000")
     roles = (("admin", "owner"), ("member", "collaborator"))
-    bench.server.site.tables.projects.put(replace(project, roles=roles))
+    bench.server.site.tables.objects.put(replace(project, roles=roles))
     try:
         with pytest.raises(NotPermitted, match="stored nothing"):
             bench.send(bench.upload("silent", b"silent"))
     finally:
-        bench.server.site.tables.projects.put(project)
+        bench.server.site.tables.objects.put(project)

@@ -259,9 +259,9 @@ def test_permission_lost_in_mid_work(
     member.mkdir(NIFTI)
     for number in range(5):
         member.write(f"{FILES}/f{number}", b"%d" % number)
-    project = server.site.tables.projects.get("PVT000")
+    project = server.site.tables.objects.get("project:PVT000")
     roles = (("admin", "owner"), ("member", "collaborator"))
-    server.site.tables.projects.put(replace(project, roles=roles))
+    server.site.tables.objects.put(replace(project, roles=roles))
     drain(member)
     assert rest.files(HELD) == {}
     assert {row["state"] for row in member.fs.pending()} == {"failed"}

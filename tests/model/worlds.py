@@ -144,7 +144,7 @@ class Kernel:
         return self.drive.read(self.at(name))
 
     def forget(self) -> None:
-        self.fs.refresh("/")
+        self.fs.refresh("/", soon())
 
     def remount(self) -> None:
         """The end of this process's part: everything is sent."""

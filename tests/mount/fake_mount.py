@@ -177,7 +177,7 @@ class FakeFileSystem:
     def drain(self, waiter):
         pass
 
-    def refresh(self, path):
+    def refresh(self, path, waiter):
         self.files["refreshed"] = b""
 
     def close(self):

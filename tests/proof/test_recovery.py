@@ -78,7 +78,7 @@ def test_of_two_for_one_name_the_later_counts(connect, server: DemoServer, tmp_p
     # A process of before: pids come again.
     owner = dead.folder / OWNER_NAME
     owner.write_text(json.dumps(json.loads(owner.read_text()) | {"start": 1}))
-    drive.fs.refresh("/")
+    drive.fs.refresh("/", soon())
     drive.fs.recover()
     assert drive.read(NIFTI + "/files/a") == b"the second"
     drive.fs.drain(soon())

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from xnatfs.cache import disk, layout
+from xnatfs.cache import accounts, disk, layout
 from xnatfs.cache.big import BigContent
 from xnatfs.cache.claims import Claim, Claims
 from xnatfs.cache.content import BLOCK, SMALL, Content, Verdict
@@ -102,6 +102,10 @@ class Store:
         tag = root / layout.TAG_NAME
         if not tag.exists():
             os.close(disk.write_beside(tag, (layout.TAG_TEXT.encode(),)))
+
+    def sign(self, server: str, account: str) -> None:
+        """Note whose folder this is, for mounts without a login."""
+        accounts.note(self._folder, server, account)
 
     def open(self, version: Version) -> Content:
         """The content of a version, empty if nothing is known; never evicted while open."""
@@ -234,6 +238,7 @@ class Store:
         for kept in self._kept():
             if not self._in_use(kept.path):
                 remove(kept.path)
+        self.shelf.remove("")
 
     def verify(self) -> tuple[int, int]:
         """Read everything and drop what is damaged: (contents checked, contents damaged)."""

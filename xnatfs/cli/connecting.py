@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from xnatfs.config import Settings
@@ -55,15 +55,46 @@ def typed(question: str) -> str:
     return line.rstrip("\r\n")
 
 
-def connector(settings: Settings, mount: str = "") -> Callable[[Waiter], FileSystem]:
-    """A function that logs in, with the login found now."""
+Connect = Callable[[Waiter], FileSystem]
+
+
+def connector(settings: Settings, mount: str = "") -> Connect:
+    """A function that logs in, with the login found now; offline one that asks nobody."""
+    return connector_at(settings)(mount)
+
+
+def connector_at(settings: Settings) -> Callable[[str], Connect]:
+    """As ``connector``, for a mount point that is known later."""
+    if settings.offline:
+        user = _named_in(os.environ)
+        return lambda mount: lambda _waiter: FileSystem.offline(settings, user, mount)
     credentials = credentials_for(settings)
-    return lambda waiter: FileSystem.connect(settings, credentials, waiter, mount)
+    return lambda mount: lambda waiter: FileSystem.connect(settings, credentials, waiter, mount)
+
+
+def _named_in(environ: Mapping[str, str]) -> str:
+    """The user that the environment names, "" for nobody."""
+    return environ.get("XNAT_USER") or environ.get("XNATPY_USER") or ""
 
 
 def waiter_for(settings: Settings) -> Waiter:
     """The limits of one question to the server."""
     return Waiter(total_s=settings.limits.io_timeout_s)
+
+
+def choose_for(args: argparse.Namespace, environ: Mapping[str, str], address: str) -> Chosen:
+    """The settings of a command whose arguments may name a server by a web address.
+
+    Raises: UsageError: another server is asked for.
+    """
+    if address and getattr(args, "server", None) is None:
+        args.server = address
+    chosen = choose(args, environ)
+    if address and normal_url(address) != chosen.settings.server.url:
+        raise UsageError(
+            f"the address is of {address}, and the server asked for is {chosen.settings.server.url}"
+        )
+    return chosen
 
 
 @contextmanager
@@ -76,13 +107,7 @@ def connected(args: argparse.Namespace, address: str = "") -> Iterator[tuple[Fil
 
     Raises: UsageError, LoginRefused, Unreachable, NotXnat.
     """
-    if address and getattr(args, "server", None) is None:
-        args.server = address
-    chosen = choose(args, os.environ)
-    if address and normal_url(address) != chosen.settings.server.url:
-        raise UsageError(
-            f"the address is of {address}, and the server asked for is {chosen.settings.server.url}"
-        )
+    chosen = choose_for(args, os.environ, address)
     fs = connector(chosen.settings)(waiter_for(chosen.settings))
     try:
         yield fs, chosen

@@ -28,6 +28,7 @@ TABLE: dict[type[errors.XnatfsError], int] = {
     errors.NotXnat: NO_SERVER,
     errors.Unreachable: NO_SERVER,
     errors.ServerBusy: NO_SERVER,
+    errors.Offline: NO_SERVER,
     errors.TransferBroken: NO_SERVER,
     # A command only ever waits that long for the server.
     errors.TimedOut: NO_SERVER,

@@ -17,7 +17,13 @@ def say_farewell(last: Farewell, *, quiet: bool = False) -> int:
     if last.sent_files and not quiet:
         print(f"{count_text(last.sent_files, 'file')} arrived ({bytes_text(last.sent_bytes)})")
     sys.stdout.flush()
-    if last.pending:
+    if last.pending and last.offline:
+        size = bytes_text(sum(int(row.get("size", 0)) for row in last.pending))
+        tell(
+            f"{count_text(len(last.pending), 'file')} ({size}) in the spool: "
+            "`xnatfs uploads send` sends them where there is a network"
+        )
+    elif last.pending:
         files = count_text(len(last.pending), "file")
         tell(f"{files} did not arrive; the data is kept, see `xnatfs uploads`:")
         _list([(str(row.get("path", "?")), str(row.get("error", ""))) for row in last.pending])
@@ -25,7 +31,7 @@ def say_farewell(last: Farewell, *, quiet: bool = False) -> int:
         files = count_text(len(last.read_failures), "file")
         tell(f"{files} could not be read:")
         _list([(str(row["path"]), str(row["reason"])) for row in last.read_failures])
-    if last.pending:
+    if last.pending and not last.offline:
         return NOT_ARRIVED
     return READS_FAILED if last.read_failures else OK
 

@@ -19,10 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from xnatfs.demo.catalog import Catalog, CatalogStore, Entry
-from xnatfs.demo.holders import Holder
-from xnatfs.demo.objects import Resource, Tables, timestamp
+from xnatfs.demo.objects import Holder, Resource, Tables, timestamp
 from xnatfs.demo.order import Ordered
-from xnatfs.demo.wire import Request
+from xnatfs.demo.wire import FileSlice
 
 _ORDERED_AT = 1617910125.0  # mtime of files on order: 2021-04-08 19:28:45 UTC
 REFRESH_STEPS = ("append", "delete", "checksum", "populateStats")
@@ -51,91 +50,82 @@ class Archive:
         self.root = root
         self.spool = root / "tmp"
         self.spool.mkdir(parents=True, exist_ok=True)
-        self.checksums = checksums
+        self._checksums = checksums
         self._tables = tables
         self._catalogs = CatalogStore()
         self._entry_cost_s = entry_cost_s
         self._ordered = ordered
-        self._settling = threading.RLock()
+        self._settling = threading.Lock()
 
     def directory(self, resource: Resource) -> Path:
         """Where a resource's files lie."""
         return self.root / resource.directory
 
-    def catalog_path(self, resource: Resource) -> Path:
-        """The catalog file of a resource."""
-        return self.directory(resource) / f"{resource.label or resource.id}_catalog.xml"
-
-    def catalog(self, resource: Resource) -> Catalog:
-        """The catalog as it is on disk now."""
-        ordered = self._virtual(resource)
-        if ordered is not None:
-            catalog = Catalog(ordered.entries(resource.id))
-        else:
-            catalog = self._catalogs.read(self.catalog_path(resource))
-        if self._entry_cost_s:
-            time.sleep(self._entry_cost_s * len(catalog.entries))
-        return catalog
-
-    def base(self, resource: Resource, request: Request) -> Catalog:
-        """The catalog that a change starts from; on a scripted conflict no rewrite will fit it."""
-        self.settle(resource)
-        catalog = self.catalog(resource)
-        return replace(catalog, md5="rewritten by another") if request.conflict else catalog
-
-    def rewrite(self, resource: Resource, entries: Iterable[Entry], base: Catalog) -> None:
-        """Replace the catalog that was read as `base`. Raises CatalogConflictError."""
-        self._catalogs.write(self.catalog_path(resource), resource.label, entries, base)
-
     def file(self, resource: Resource, path: str) -> Path:
         """Where a file of a resource lies."""
         return self.directory(resource) / path
 
-    def stored(self, resource: Resource, path: str) -> Path | None:
-        """The file with the bytes of an entry; `NAME.gz` stands in for a missing NAME (R§3.3)."""
-        place = self.file(resource, path)
-        for it in (place, place.with_name(place.name + ".gz")):
-            if it.is_file():
-                return it
-        with self._settling:  # nobody may write there meanwhile
-            ordered = self._virtual(resource)
-            if ordered is None:
-                return None
-            return self._made(place, ordered.content(resource.id, path))
+    def _catalog_path(self, resource: Resource) -> Path:
+        return self.file(resource, f"{resource.label or resource.id}_catalog.xml")
 
     def _virtual(self, resource: Resource) -> Ordered | None:
         """Where catalog and files come from as long as nobody changed the resource."""
         if self._ordered is None or resource.id not in self._ordered:
             return None
-        return None if self.catalog_path(resource).exists() else self._ordered
+        return None if self._catalog_path(resource).exists() else self._ordered
 
-    def _made(self, place: Path, content: bytes) -> Path:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        fresh = place.with_name(f".~new-{threading.get_ident()}-{place.name}")
-        fresh.write_bytes(content)
-        os.utime(fresh, (_ORDERED_AT, _ORDERED_AT))
-        return fresh.rename(place)
+    def catalog(self, resource: Resource) -> Catalog:
+        """The catalog as it is now."""
+        ordered = self._virtual(resource)
+        if ordered is not None:
+            catalog = ordered.catalog(resource.id)
+        else:
+            catalog = self._catalogs.read(self._catalog_path(resource))
+        if self._entry_cost_s:
+            time.sleep(self._entry_cost_s * len(catalog.entries))
+        return catalog
+
+    def base(self, resource: Resource, *, conflict: bool = False) -> Catalog:
+        """The catalog that a change starts from; with a `conflict` no rewrite will fit it."""
+        self.settle(resource)
+        catalog = self.catalog(resource)
+        return replace(catalog, md5="rewritten by another") if conflict else catalog
+
+    def rewrite(self, resource: Resource, entries: Iterable[Entry], base: Catalog) -> None:
+        """Replace the catalog that was read as `base`. Raises CatalogConflictError."""
+        self._catalogs.write(self._catalog_path(resource), resource.label, entries, base)
+
+    def stored(self, resource: Resource, path: str) -> FileSlice | None:
+        """The bytes of an entry; `NAME.gz` stands in for a missing NAME (R§3.3)."""
+        ordered = self._virtual(resource)
+        if ordered is not None:
+            size = ordered.file_size
+            return FileSlice(ordered.reader(resource.id, path), 0, size, size, _ORDERED_AT)
+        place = self.file(resource, path)
+        for it in (place, place.with_name(place.name + ".gz")):
+            if it.is_file():
+                return FileSlice.of(it)
+        return None
 
     def settle(self, resource: Resource) -> None:
-        """Put all of an ordered resource on disk, before something of it changes."""
+        """Put what is on order on disk, before something of it changes."""
         with self._settling:
             ordered = self._virtual(resource)
             if ordered is None:
                 return
-            entries = ordered.entries(resource.id)
+            entries = ordered.catalog(resource.id).entries
+            self.directory(resource).mkdir(parents=True, exist_ok=True)
             for entry in entries:
-                self.stored(resource, entry.uri)
+                place = self.file(resource, entry.uri)
+                place.write_bytes(ordered.reader(resource.id, entry.uri)(0, ordered.file_size))
+                os.utime(place, (_ORDERED_AT, _ORDERED_AT))
             self._tables.resources.put(resource)
             self.rewrite(resource, entries, Catalog())
 
     def size(self, resource: Resource, entry: Entry) -> str:
         """SIZE of the catalog, else the length on disk, else "" (R§2.6)."""
-        if entry.size:
-            return entry.size
-        try:
-            return str(self.file(resource, entry.uri).stat().st_size)
-        except OSError:
-            return ""
+        place = self.file(resource, entry.uri) if not entry.size else None
+        return str(place.stat().st_size) if place and place.exists() else entry.size
 
     def create(
         self, holder: Holder, label: str, user: str, *, folder_name: str = "", **details: str
@@ -147,26 +137,15 @@ class Archive:
         with self._tables.lock:
             number = self._tables.number("resource")
             name = label or folder_name or datetime.now(UTC).strftime("%Y%m%d_%H%M%S%f")[:-3]
-            folder = f"{holder.folder}/{name}"
+            folder = f"{holder.folder}{holder.level.roles[holder.role]}/{name}"
             if (self.root / folder).exists():
                 folder += f"_{number}"
             resource = Resource(
-                id=number,
-                owner=holder.owner,
-                label=label,
-                directory=folder,
-                insert_user=user,
-                insert_date=timestamp(),
-                **details,
-            )
-            self.directory(resource).mkdir(parents=True, exist_ok=True)
+                id=number, owner=holder.owner, label=label, directory=folder, insert_user=user,
+                insert_date=timestamp(), **details,
+            )  # fmt: skip
             self.rewrite(resource, (), self.catalog(resource))
             return self._tables.resources.put(resource)
-
-    def remove(self, resource: Resource) -> None:
-        """Drop a resource with its files."""
-        self._tables.resources.drop(resource.id)
-        shutil.rmtree(self.directory(resource), ignore_errors=True)
 
     def measure(self, resource: Resource) -> None:
         """Count files and bytes of a resource into its row (`update-stats`, R§4.6)."""
@@ -175,40 +154,39 @@ class Archive:
         with self._tables.lock:
             current = self._tables.resources.get(resource.id)
             if current is not None:
-                self._tables.resources.put(
-                    replace(current, file_count=str(len(entries)), file_size=str(total))
-                )
+                counted = replace(current, file_count=str(len(entries)), file_size=str(total))
+                self._tables.resources.put(counted)
 
-    def entry_for(self, resource: Resource, path: str, user: str, event: str = "") -> Entry:
-        """A catalog entry for a file that lies in place, with size and (if on) MD5."""
+    def entry(
+        self, resource: Resource, path: str, user: str, event: str, known: Entry | None = None
+    ) -> Entry:
+        """The entry of a file that lies in place, with size and MD5; `known` is the former one.
+
+        Without checksums a new file has no digest, an overwritten one the stale one (R§7).
+        """
         place = self.file(resource, path)
-        now = timestamp()
-        return Entry(
-            uri=path,
-            id=path,
-            name=place.name,
-            size=str(place.stat().st_size),
-            digest=md5_of(place) if self.checksums else "",
-            created_time=now,
-            created_by=user,
+        found = known or Entry(
+            uri=path, id=path, name=place.name, created_time=timestamp(), created_by=user,
             created_event=event,
-        )
+        )  # fmt: skip
+        if known:
+            found = replace(
+                known, modified_time=timestamp(), modified_by=user, modified_event=event
+            )
+        digest = md5_of(place) if self._checksums else found.digest
+        return replace(found, size=str(place.stat().st_size), digest=digest)
 
     def refresh(self, resource: Resource, steps: Iterable[str], user: str) -> None:
-        """Bring catalog and disk together: append, delete, checksum, populateStats (R§7)."""
+        """Bring catalog and disk together by `REFRESH_STEPS` (R§7)."""
         steps = tuple(steps)
-        self.settle(resource)
-        base = self.catalog(resource)
+        base = self.base(resource)
         entries = list(base.entries)
         if "delete" in steps:
             entries = [it for it in entries if self.file(resource, it.uri).is_file()]
         if "append" in steps:
             known = {entry.uri for entry in entries}
-            entries += [
-                self.entry_for(resource, path, user)
-                for path in self._paths_on_disk(resource)
-                if path not in known
-            ]
+            lost = [it for it in self._paths_on_disk(resource) if it not in known]
+            entries += [self.entry(resource, it, user, "") for it in lost]
         if "checksum" in steps:
             entries = [self._checked(resource, entry) for entry in entries]
         self.rewrite(resource, entries, base)
@@ -223,13 +201,18 @@ class Archive:
 
     def _paths_on_disk(self, resource: Resource) -> list[str]:
         folder = self.directory(resource)
-        return sorted(
-            str(place.relative_to(folder))
-            for place in folder.rglob("*")
-            if place.is_file()
-            and not place.name.endswith("_catalog.xml")
-            and not place.name.startswith(".~")
-        )
+        found = (it for it in folder.rglob("*") if it.is_file() and not it.name.startswith(".~"))
+        own = (it for it in found if not it.name.endswith("_catalog.xml"))
+        return sorted(str(it.relative_to(folder)) for it in own)
+
+    def unlink(self, resource: Resource, path: str) -> None:
+        """Remove a file and the folders that it leaves empty."""
+        place, top = self.file(resource, path), self.directory(resource)
+        place.unlink(missing_ok=True)
+        for folder in place.parents:
+            if folder == top or any(folder.iterdir()):
+                return
+            folder.rmdir()
 
     def move(self, before: str, after: str, concerned: Iterable[Holder]) -> None:
         """Rename a directory below the root and point the holders' resources to it.
@@ -238,22 +221,20 @@ class Archive:
         """
         old, new = self.root / before, self.root / after
         if new.exists():
-            raise FileExistsError(str(new))
-        with self._tables.database.batch():
+            raise FileExistsError(f"Target directory exists: {new}")
+        with self._tables.lock:
             if old.exists():
                 new.parent.mkdir(parents=True, exist_ok=True)
                 old.rename(new)
-            for holder in concerned:
-                for row in self._tables.resources.of(holder.owner):
-                    if row.directory.startswith(f"{before}/"):
-                        moved = after + row.directory[len(before) :]
-                        self._tables.resources.put(replace(row, directory=moved))
+            for _holder, row in self._tables.resources_of(concerned):
+                if row.directory.startswith(f"{before}/"):
+                    moved = after + row.directory[len(before) :]
+                    self._tables.resources.put(replace(row, directory=moved))
 
-    def remove_holders(self, concerned: Iterable[Holder]) -> None:
-        """Drop all resources of these holders."""
-        for holder in concerned:
-            for resource in self._tables.resources.of(holder.owner):
-                self.remove(resource)
+    def remove(self, resource: Resource) -> None:
+        """Drop a resource with its files."""
+        self._tables.resources.drop(resource.id)
+        shutil.rmtree(self.directory(resource), ignore_errors=True)
 
 
 def md5_of(path: Path) -> str:

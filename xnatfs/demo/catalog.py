@@ -12,13 +12,12 @@ import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
-from xml.sax.saxutils import quoteattr
+from urllib.parse import unquote_plus
+from xml.sax.saxutils import escape, quoteattr
 
 NAMESPACE = "http://nrg.wustl.edu/catalog"
-_ENTRY = f"{{{NAMESPACE}}}entry"
-_META = f"{{{NAMESPACE}}}metaField"
-_TAG = f"{{{NAMESPACE}}}tag"
 
 
 class CatalogConflictError(Exception):
@@ -46,84 +45,78 @@ class Entry:
     relative_path: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Catalog:
     """What a catalog said when it was read; `md5` of its text, "" if there was none."""
 
     entries: tuple[Entry, ...] = ()
     md5: str = ""
 
+    @cached_property
+    def _by_uri(self) -> dict[str, Entry]:
+        return {entry.uri: entry for entry in reversed(self.entries)}
+
+    def find(self, path: str) -> Entry | None:
+        """The entry that a path means: as it is, form-decoded, or as an ID (R§3.3)."""
+        found = self._by_uri.get(path) or self._by_uri.get(unquote_plus(path))
+        return found or next((entry for entry in self.entries if entry.id == path), None)
+
 
 _ATTRIBUTES = {
-    "id": "ID",
-    "uri": "URI",
-    "name": "name",
-    "digest": "digest",
-    "format": "format",
-    "content": "content",
-    "created_time": "createdTime",
-    "created_by": "createdBy",
-    "created_event": "createdEventId",
-    "modified_time": "modifiedTime",
-    "modified_by": "modifiedBy",
-    "modified_event": "modifiedEventId",
-}
+    "id": "ID", "uri": "URI", "name": "name", "digest": "digest", "format": "format",
+    "content": "content", "created_time": "createdTime", "created_by": "createdBy",
+    "created_event": "createdEventId", "modified_time": "modifiedTime",
+    "modified_by": "modifiedBy", "modified_event": "modifiedEventId",
+}  # fmt: skip
+_META_FIELDS = {"relative_path": "RELATIVE_PATH", "size": "SIZE"}
 
 
 def parse(text: bytes) -> tuple[Entry, ...]:
     """The entries of a catalog's XML."""
     entries = []
-    for element in ET.fromstring(text).iter(_ENTRY):  # noqa: S314 - written by this server
+    for element in ET.fromstring(text).iter(f"{{{NAMESPACE}}}entry"):  # noqa: S314 - our own
         fields = {field: element.get(attribute, "") for field, attribute in _ATTRIBUTES.items()}
-        size = next((meta.text for meta in element.iter(_META) if meta.get("name") == "SIZE"), "")
-        tags = tuple(tag.text or "" for tag in element.iter(_TAG))
-        entries.append(Entry(**fields, size=size or "", tags=tags))
+        meta = {it.get("name"): it.text or "" for it in element.iter(f"{{{NAMESPACE}}}metaField")}
+        tags = tuple(tag.text or "" for tag in element.iter(f"{{{NAMESPACE}}}tag"))
+        entries.append(Entry(**fields, size=meta.get("SIZE", ""), tags=tags))
     return tuple(entries)
 
 
 def render(label: str, entries: Iterable[Entry]) -> bytes:
     """The XML of a catalog."""
-    lines = [
+    lines = (
         '<?xml version="1.0" encoding="UTF-8"?>',
         f'<cat:Catalog ID={quoteattr(label)} xmlns:cat="{NAMESPACE}" '
         'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">',
         "\t<cat:entries>",
-    ]
-    lines.extend(_render_entry(entry) for entry in entries)
-    lines += ["\t</cat:entries>", "</cat:Catalog>", ""]
+        *(_entry(it) for it in entries),
+        "\t</cat:entries>\n</cat:Catalog>\n",
+    )
     return "\n".join(lines).encode()
 
 
-def _render_entry(entry: Entry) -> str:
+@lru_cache(maxsize=1 << 16)  # a change rewrites every entry
+def _entry(entry: Entry) -> str:
     attributes = "".join(
-        f" {attribute}={quoteattr(getattr(entry, field))}"
+        f" {attribute}={quoteattr(value)}"
         for field, attribute in _ATTRIBUTES.items()
-        if getattr(entry, field)
+        if (value := getattr(entry, field))
     )
-    attributes += f" cachePath={quoteattr(entry.uri)}"
-    inner = ""
-    notes = {"RELATIVE_PATH": entry.relative_path, "SIZE": entry.size}
-    if any(notes.values()):
-        fields = "".join(
-            f'<cat:metaField name="{name}">{_escaped(value)}</cat:metaField>'
-            for name, value in notes.items()
-            if value
-        )
-        inner = f"\n\t\t\t<cat:metaFields>{fields}</cat:metaFields>"
-    if entry.tags:
-        tags = "".join(f"<cat:tag>{_escaped(tag)}</cat:tag>" for tag in entry.tags)
-        inner += f"\n\t\t\t<cat:tags>{tags}</cat:tags>"
-    return f"\t\t<cat:entry{attributes}>{inner}</cat:entry>"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    meta = "".join(
+        f'<cat:metaField name="{name}">{escape(value)}</cat:metaField>'
+        for field, name in _META_FIELDS.items()
+        if (value := getattr(entry, field))
+    )
+    tags = "".join(f"<cat:tag>{escape(tag)}</cat:tag>" for tag in entry.tags)
+    inner = f"\n\t\t\t<cat:metaFields>{meta}</cat:metaFields>" if meta else ""
+    inner += f"\n\t\t\t<cat:tags>{tags}</cat:tags>" if tags else ""
+    return f"\t\t<cat:entry{attributes} cachePath={quoteattr(entry.uri)}>{inner}</cat:entry>"
 
 
 class CatalogStore:
     """Reads and rewrites catalog files; what was parsed is kept until the file changes.
 
-    Threading: `_lock` guards the cache of parsed catalogs and the compare-and-replace of writes.
+    Threading: `_lock` guards what was parsed, and the compare-and-replace of writes.
     """
 
     def __init__(self) -> None:
@@ -133,10 +126,9 @@ class CatalogStore:
     def read(self, path: Path) -> Catalog:
         """The catalog of that file; an empty one when there is no file."""
         try:
-            state = path.stat()
+            stamp = _stamp(path)
         except FileNotFoundError:
             return Catalog()
-        stamp = (state.st_mtime_ns, state.st_ino)
         with self._lock:
             known = self._parsed.get(path)
         if known is not None and known[0] == stamp:
@@ -153,11 +145,7 @@ class CatalogStore:
         text = render(label, entries)
         fresh = path.with_name(f".~new-{threading.get_ident()}-{path.name}")
         with self._lock:
-            try:
-                current = _md5(path.read_bytes())
-            except FileNotFoundError:
-                current = ""
-            if current != base.md5:
+            if (_md5(path.read_bytes()) if path.exists() else "") != base.md5:
                 raise CatalogConflictError(
                     f"Another thread or process modified {path} since I last read it. "
                     "To avoid overwriting changes, I'm throwing an exception."
@@ -165,8 +153,12 @@ class CatalogStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             fresh.write_bytes(text)
             os.replace(fresh, path)
-            state = path.stat()
-            self._parsed[path] = ((state.st_mtime_ns, state.st_ino), Catalog(entries, _md5(text)))
+            self._parsed[path] = (_stamp(path), Catalog(entries, _md5(text)))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_mtime_ns, state.st_ino
 
 
 def _md5(data: bytes) -> str:

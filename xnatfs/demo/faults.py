@@ -70,13 +70,13 @@ class FaultScript:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._rules: list[list[Any]] = []  # pairs of a fault and how often it matched
+        self._rules: list[tuple[Fault, list[int]]] = []  # with how often each matched
         self._random = random.Random(1)
 
     def add(self, *faults: Fault) -> None:
         """Put rules behind those in force."""
         with self._lock:
-            self._rules += [[fault, 0] for fault in faults]
+            self._rules += [(fault, [0]) for fault in faults]
 
     def clear(self) -> None:
         """Drop all rules."""
@@ -86,13 +86,11 @@ class FaultScript:
     def match(self, verb: str, path: str) -> Fault | None:
         """The fault that hits this request; counts it."""
         with self._lock:
-            for rule in self._rules:
-                fault: Fault = rule[0]
-                if (fault.verb and fault.verb != verb) or not re.search(fault.path, path):
-                    continue
-                rule[1] += 1
-                number = rule[1] - fault.after
-                spent = fault.count is not None and number > fault.count
-                if number > 0 and not spent and self._random.random() < fault.probability:
-                    return fault
+            for fault, matched in self._rules:
+                if fault.verb in ("", verb) and re.search(fault.path, path):
+                    matched[0] += 1
+                    number = matched[0] - fault.after
+                    spent = fault.count is not None and number > fault.count
+                    if number > 0 and not spent and self._random.random() < fault.probability:
+                        return fault
         return None

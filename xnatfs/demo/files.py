@@ -1,45 +1,36 @@
-"""`…/files[/path]`: listings and single files (R§2.6, R§3.3, R§12.1, R§12.2)."""
+"""GET and HEAD of `…/files[/path]` and `…/DIR`: listings, single files, archives of files.
+
+R§2.6, R§3.3, R§3.4, R§12.1, R§12.2.
+"""
 
 from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from urllib.parse import unquote_plus
+from urllib.parse import unquote
 
-from xnatfs.demo import bulk, catalog, tables
-from xnatfs.demo.addresses import Target, variable
+from xnatfs.demo import addresses, bulk, catalog, tables
+from xnatfs.demo.calls import Call
 from xnatfs.demo.catalog import Entry
-from xnatfs.demo.holders import Holder
-from xnatfs.demo.objects import Resource
-from xnatfs.demo.routes import Call
-from xnatfs.demo.site import Site
+from xnatfs.demo.objects import Holder, Object, Resource
 from xnatfs.demo.tables import Table
-from xnatfs.demo.wire import FileSlice, Query, Refusal, Reply, Request, document, http_date
+from xnatfs.demo.wire import PIECE, FileSlice, Refusal, Reply, document, http_date
 
-COLUMNS = (
+_COLUMNS = (
     "Name", "Size", "URI", "collection", "file_tags", "file_format", "file_content", "cat_ID",
     "digest",
 )  # fmt: skip
-_VARIANTS = ("application/json", "text/html", "text/xml", "image/jpeg")  # R§12.7
+_VARIANTS = (*tables.LIST_VARIANTS, "image/jpeg")  # R§12.7
 _TYPES = {
     "bmp": "image/bmp", "gif": "image/gif", "html": "text/html", "jpg": "image/jpeg",
     "jpeg": "image/jpeg", "pdf": "application/pdf", "png": "image/png", "svg": "image/svg+xml",
     "tiff": "image/tiff", "txt": "text/plain", "xml": "text/xml",
 }  # fmt: skip
 _LOOK_INSIDE = re.compile(r"^(.*?\.(?:zip|jar|rar|ear|gar|mrb))(?:!/?|/)(.*)$", re.IGNORECASE)
-
-
-def path_of(tail: str) -> str:
-    """The path in the resource that a URL's tail means.
-
-    Decoded only if it holds `%20` or `%2B` (in that spelling); then as a form, so that a raw `+`
-    becomes a blank (R§3.3, R§12.9).
-    """
-    path = tail.removeprefix("/")
-    return unquote_plus(path) if "%20" in path or "%2B" in path else path
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,235 +42,209 @@ class Found:
     entry: Entry
 
 
-class Files:
-    """Answers GET and HEAD."""
+def get(call: Call) -> Reply:
+    """A listing, a file, or an archive of files."""
+    try:
+        tables.accepted(call, _VARIANTS)
+        return _answer(call)
+    except Refusal as refusal:
+        if refusal.status == 404 and call.query.flag("accept-not-found"):
+            return Reply(204)
+        raise
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
 
-    def get(self, call: Call) -> Reply:
-        """A listing, a file, or an archive of files."""
-        request = call.request
-        try:
-            tables.accepted(request, _VARIANTS)
-            return self._answer(call)
-        except Refusal as refusal:
-            if refusal.status == 404 and request.query.flag("accept-not-found"):
-                return Reply(204)
-            raise
+def _answer(call: Call) -> Reply:
+    query, path = call.query, call.file_path
+    target = addresses.target(call, strict=call.verb != "GET")
+    level = target.everything if query.flag("all") else target.holders
+    if not level:
+        raise Refusal(500)  # the real code runs into a null pointer there (R§1.4)
+    pairs = addresses.resources(call, call.variable("RES"), level)
+    single = "RES" in call.variables and len(pairs) == 1
+    if query.has("index") and not path:
+        found = dict(enumerate(_found(call, pairs)))
+        index = query.get("index")
+        return _bytes(call, found.get(int(index)) if index.isdigit() else None)
+    if query.get("format").lower() == "xcat" and not path:
+        return _xcat(call, _found(call, pairs))
+    bulk_format = bulk.format_of(query, path)
+    if bulk_format:
+        return _bulk(call, bulk_format, _found(call, pairs, path), single=single)
+    if not path or (single and path.endswith("/")):
+        entries = _found(call, pairs, path)
+        if path and not query.flag("recursive", default=True):
+            # wrongly keeps only the deeper ones (R§3.3)
+            entries = [it for it in entries if "/" in it.entry.uri.removeprefix(path)]
+        return _listing(call, entries, target.base if single else "")
+    # Below several resources one of all must match a pattern, and the first one have a path
+    # (R§12.1, R§12.2).
+    exact = single or not path.endswith(("/", "*"))
+    chosen = _found(call, pairs[:1] if exact else pairs, path, exact=exact)
+    inside = _LOOK_INSIDE.match(path) if single and not chosen else None
+    if inside is not None:
+        return _zip_entry(call, _found(call, pairs, inside[1]), inside[2])
+    return _bytes(call, chosen[0] if len(chosen) == 1 else None)
 
-    def _answer(self, call: Call) -> Reply:
-        request, query = call.request, call.request.query
-        target = self._site.addresses.target(
-            call.variables, request.user, strict=request.verb != "GET"
-        )
-        wide = query.flag("all") and target.whole_session
-        level = target.everything if wide else target.holders
-        if not level:
-            # The real code runs into a null pointer there (R§1.4).
-            raise Refusal(500)
-        named = variable(call.variables, "RES")
-        pairs = self._site.addresses.resources(named, level, request.user)
-        single = bool(named) and len(pairs) == 1
-        found = self._filtered(pairs, query)
-        path = path_of(call.tail)
-        bulk_format = bulk.format_of(query)
-        if query.has("index") and not path:
-            return self._numbered(found, query, request)
-        if query.get("format").lower() == "xcat" and not path:
-            return _xcat(found, request)
-        if bulk_format and not _has_suffix(path, bulk_format):
-            chosen = _under(found, path) if path else found
-            return self._bulk(call, bulk_format, chosen, path, single=single)
-        if not path or (single and path.endswith("/")):
-            return self._listing(request, _listed(found, path, query), target, single=single)
-        if single:
-            return self._single(found, pairs, path, request)
-        return self._through_shortcut(found, pairs, path, request)
 
-    def _filtered(self, pairs: list[tuple[Holder, Resource]], query: Query) -> list[Found]:
-        contents, formats = query.all("file_content"), query.all("file_format")
-        return [
-            Found(holder, resource, entry)
-            for holder, resource in pairs
-            for entry in self._site.archive.catalog(resource).entries
-            if (not contents or entry.content in contents)
-            and (not formats or entry.format in formats)
+def _found(
+    call: Call, pairs: list[addresses.Pair], path: str = "", *, exact: bool = False
+) -> list[Found]:
+    """The entries below a folder (`a/`), with the start of a name (`a*`), of a path; "" is all."""
+    contents, formats = call.query.all("file_content"), call.query.all("file_format")
+    found = []
+    for holder, resource in pairs:
+        known = call.site.archive.catalog(resource)
+        if path.endswith(("/", "*")) and not exact:
+            start = path.removesuffix("*")
+            entries = [it for it in known.entries if it.uri.startswith(start)]
+        else:
+            one = known.find(path) if path else None
+            entries = [one] if one else [] if path else list(known.entries)
+        found += [
+            Found(holder, resource, it)
+            for it in entries
+            if (not contents or it.content in contents) and (not formats or it.format in formats)
         ]
+    return found
 
-    def _listing(
-        self, request: Request, found: list[Found], target: Target, *, single: bool
-    ) -> Reply:
-        query = request.query
-        locator = query.get("locator", "URI")
-        columns = tuple(locator if name == "URI" else name for name in COLUMNS)
-        rows = []
-        for it in found:
-            base = target.base if single and target.base else it.holder.uri
-            rows.append(self._row(it, base, locator))
-        table = Table(
-            columns, tuple(rows), (("title", "Files"),), ({"key": locator, "serverRoot": ""},)
-        )
-        return tables.render(table, request)
 
-    def _row(self, found: Found, base: str, locator: str) -> dict[str, str]:
-        entry, resource = found.entry, found.resource
-        place = {
-            "absolutePath": str(self._site.archive.file(resource, entry.uri)),
-            "projectPath": f"{resource.directory}/{entry.uri}".partition("/")[2],
-        }.get(locator, f"{base}/resources/{resource.id}/files/{entry.uri}")
-        return {
+def _listing(call: Call, found: list[Found], base: str) -> Reply:
+    archive, locator = call.site.archive, call.query.get("locator", "URI")
+    starts: dict[str, str] = {}
+    rows = []
+    for it in found:
+        entry, resource = it.entry, it.resource
+        if resource.id not in starts:
+            starts[resource.id] = {
+                "absolutePath": f"{archive.directory(resource)}/",
+                "projectPath": f"{resource.directory.partition('/')[2]}/",
+            }.get(locator, f"{base or it.holder.uri}/resources/{resource.id}/files/")
+        rows.append({
             "Name": entry.name or entry.uri.rpartition("/")[2],
-            "Size": self._site.archive.size(resource, entry),
-            locator: place,
+            "Size": entry.size or archive.size(resource, entry),
+            locator: starts[resource.id] + entry.uri,
             "collection": resource.label,
             "file_tags": ",".join(entry.tags),
             "file_format": entry.format,
             "file_content": entry.content,
             "cat_ID": resource.id,
             "digest": entry.digest,
-        }
-
-    def _bulk(
-        self, call: Call, bulk_format: str, found: list[Found], path: str, *, single: bool
-    ) -> Reply:
-        members = []
-        naming = bulk.Naming(
-            call.request.query.get("structure"), bulk_format, through_scans="SCAN" in call.variables
-        )
-        for it in found:
-            place = self._site.archive.stored(it.resource, it.entry.uri)
-            if place is None:
-                continue  # missing files are skipped without a word (R§3.4)
-            name = naming.name(it.holder, it.resource, it.entry.uri)
-            members.append(bulk.Member(it.entry.uri if single and path else name, place))
-        if not members:
-            raise Refusal(404)
-        label = (
-            members[0].name.partition("/")[0] if not path else path.strip("/").rpartition("/")[2]
-        )
-        return bulk.reply(members, bulk_format, label, call.request.query)
-
-    def _numbered(self, found: list[Found], query: Query, request: Request) -> Reply:
-        try:
-            chosen = found[int(query.get("index"))]
-        except (ValueError, IndexError):
-            raise Refusal(404, "Unable to find file.") from None
-        return self._bytes(chosen.resource, chosen.entry.uri, request)
-
-    def _single(
-        self, found: list[Found], pairs: list[tuple[Holder, Resource]], path: str, request: Request
-    ) -> Reply:
-        entry = lookup([it.entry for it in found], path)
-        if entry is not None:
-            return self._bytes(pairs[0][1], entry.uri, request)
-        inside = _LOOK_INSIDE.match(path)
-        outer = lookup([it.entry for it in found], inside.group(1)) if inside else None
-        if inside is None or outer is None:
-            raise Refusal(404, "Unable to find file.")
-        return _zip_entry(self._site.archive.file(pairs[0][1], outer.uri), inside.group(2))
-
-    def _through_shortcut(
-        self, found: list[Found], pairs: list[tuple[Holder, Resource]], path: str, request: Request
-    ) -> Reply:
-        """A path below several resources: the first one must have it (R§12.1)."""
-        if path.endswith(("/", "*")):
-            chosen = _under(found, path)
-            if len(chosen) != 1:
-                raise Refusal(404)
-            return self._bytes(chosen[0].resource, chosen[0].entry.uri, request)
-        if not pairs:
-            raise Refusal(404)
-        first = pairs[0][1]
-        entry = lookup([it.entry for it in found if it.resource.id == first.id], path)
-        if entry is None:
-            raise Refusal(404, "Unable to find file.")
-        return self._bytes(first, entry.uri, request)
-
-    def _bytes(self, resource: Resource, path: str, request: Request) -> Reply:
-        place = self._site.archive.stored(resource, path)
-        if place is None:
-            raise Refusal(404, body=b"")
-        if request.query.flag("listContents") and place.suffix.lower() == ".zip":
-            return _zip_listing(place, request)
-        return file_reply(place, path.rpartition("/")[2])
+        })  # fmt: skip
+    columns = tuple(locator if name == "URI" else name for name in _COLUMNS)
+    notes = ({"key": locator, "serverRoot": ""},)
+    return tables.render(Table(columns, rows, (("title", "Files"),), notes), call)
 
 
-def _xcat(found: list[Found], request: Request) -> Reply:
+def _xcat(call: Call, found: list[Found]) -> Reply:
     """A catalog of full addresses, for programs that download by it (R§3.4)."""
-    entries = [
-        replace(it.entry, uri=f"{request.base}{it.holder.uri}/resources/{it.resource.id}/files/"
-                f"{it.entry.uri}", relative_path=it.entry.uri)
-        for it in found
-    ]  # fmt: skip
-    return document(catalog.render("", entries).decode(), "text/xml")
+    entries = []
+    for it in found:
+        start = f"{call.base}{it.holder.uri}/resources/{it.resource.id}/files/"
+        path = it.entry.uri
+        entries.append(replace(it.entry, uri=start + path, relative_path=path))
+    return document(catalog.render("", entries), "text/xml")
 
 
-def lookup(entries: list[Entry], path: str) -> Entry | None:
-    """The entry that a path means: as it is, form-decoded, or as an ID (R§3.3)."""
-    by_uri = {entry.uri: entry for entry in reversed(entries)}
-    found = by_uri.get(path) or by_uri.get(unquote_plus(path))
-    return found or next((entry for entry in entries if entry.id == path), None)
+def _bulk(call: Call, bulk_format: str, found: list[Found], *, single: bool) -> Reply:
+    members = _members(call, bulk_format, found, single=single)
+    first = next(members, None)
+    if first is None:
+        raise Refusal(404)
+    path = call.file_path.strip("/")
+    label = path.rpartition("/")[2] if path else first[0].partition("/")[0]
+    return bulk.reply(chain([first], members), bulk_format, label, call.query)
 
 
-def file_reply(place: Path, name: str) -> Reply:
+def _members(
+    call: Call, bulk_format: str, found: Iterable[Found], *, single: bool
+) -> Iterator[bulk.Member]:
+    """Names and bytes; missing files are skipped without a word (R§3.4)."""
+    for it in found:
+        content = call.site.archive.stored(it.resource, it.entry.uri)
+        if content is not None:
+            yield it.entry.uri if single and call.file_path else bulk.entry_name(
+                call.query.get("structure"), it.holder, it.resource, it.entry.uri,
+                tar=bulk_format != "zip", through_scans="SCAN" in call.variables,
+            ), content  # fmt: skip
+
+
+def _bytes(call: Call, found: Found | None) -> Reply:
+    if found is None:
+        raise Refusal(404, "Unable to find file.")
+    content = call.site.archive.stored(found.resource, found.entry.uri)
+    if content is None:
+        raise Refusal(404, body=b"")
+    name = found.entry.uri.rpartition("/")[2]
+    if call.query.flag("listContents") and name.lower().endswith(".zip"):
+        with zipfile.ZipFile(call.site.archive.file(found.resource, found.entry.uri)) as packed:
+            rows = [
+                {"File Name": it.filename, "Size": str(it.file_size)} for it in packed.infolist()
+            ]
+        return tables.render(Table(("File Name", "Size"), rows), call)
+    return _file(content, name)
+
+
+def _file(content: FileSlice, name: str) -> Reply:
     """The reply with a file's bytes and XNAT's headers (R§3.1)."""
-    state = place.stat()
-    suffix = name.rpartition(".")[2].lower() if "." in name else ""
-    return Reply(
-        headers=(
-            ("Last-Modified", http_date(state.st_mtime)),
-            ("Content-Disposition", f'attachment; filename="{name}";'),
-        ),
-        body=FileSlice(place, 0, state.st_size, state.st_size, state.st_mtime),
-        media_type=_TYPES.get(suffix, "application/octet-stream"),
+    headers = (
+        ("Last-Modified", http_date(content.mtime)),
+        ("Content-Disposition", f'attachment; filename="{name}";'),
     )
+    suffix = name.rpartition(".")[2].lower() if "." in name else ""
+    return Reply(200, headers, content, _TYPES.get(suffix, "application/octet-stream"))
 
 
-def _has_suffix(path: str, bulk_format: str) -> bool:
-    return path.lower().endswith(f".{bulk_format}")
-
-
-def _listed(found: list[Found], path: str, query: Query) -> list[Found]:
-    """Entries below a folder; `recursive=false` wrongly keeps only the deeper ones (R§3.3)."""
-    if not path:
-        return found
-    chosen = [it for it in found if it.entry.uri.startswith(path)]
-    if query.flag("recursive", default=True):
-        return chosen
-    return [it for it in chosen if "/" in it.entry.uri[len(path) :]]
-
-
-def _under(found: list[Found], path: str) -> list[Found]:
-    if path.endswith("*"):
-        pattern = re.compile(re.escape(path[:-1]) + ".*")
-        return [it for it in found if pattern.fullmatch(it.entry.uri)]
-    if path.endswith("/"):
-        return [it for it in found if it.entry.uri.startswith(path)]
-    entry = lookup([it.entry for it in found], path)
-    return [it for it in found if it.entry == entry]
-
-
-def _zip_entry(place: Path, name: str) -> Reply:
+def _zip_entry(call: Call, found: list[Found], name: str) -> Reply:
+    """What lies in a zip; of no known length (R§3.3)."""
     try:
-        archive = zipfile.ZipFile(place)
-        stream = archive.open(name)
-    except (OSError, KeyError, zipfile.BadZipFile):
+        outer = found[0]
+        packed = zipfile.ZipFile(call.site.archive.file(outer.resource, outer.entry.uri))
+        stream = packed.open(name)
+    except (LookupError, OSError, zipfile.BadZipFile):
         raise Refusal(404, "Unable to find file.") from None
 
     def pieces() -> Iterator[bytes]:
-        with archive, stream:
-            while piece := stream.read(1 << 18):
+        with packed, stream:
+            while piece := stream.read(PIECE // 4):
                 yield piece
 
     return Reply(body=pieces(), media_type="application/octet-stream", streamed=True)
 
 
-def _zip_listing(place: Path, request: Request) -> Reply:
-    try:
-        with zipfile.ZipFile(place) as archive:
-            members = archive.infolist()
-    except zipfile.BadZipFile:
-        raise Refusal(500) from None
-    rows = tuple({"File Name": it.filename, "Size": str(it.file_size)} for it in members)
-    return tables.render(Table(("File Name", "Size"), rows), request)
+def directory(call: Call) -> Reply:
+    """`DIR`: the session's directory as it is on disk; `recursive=true` for all of it (R§3.4)."""
+    if call.user.guest:
+        raise Refusal(401)
+    found = addresses.experiments(call, addresses.project(call))
+    path = unquote(call.tail.strip("/"))
+    if not found or ".." in path.split("/"):
+        raise Refusal(400 if found else 404)
+    session, site = found[0], call.site
+    for _holder, resource in site.tables.resources_of(site.tables.below(session)):
+        site.archive.settle(resource)
+    top = site.archive.root / site.tables.holder(session).folder
+    matches = sorted(top.glob(path)) if path else [top]
+    if not top.is_dir() or not matches:
+        raise Refusal(404)
+    if len(matches) == 1 and matches[0].is_file():
+        return _file(FileSlice.of(matches[0]), matches[0].name)
+    deep = call.query.flag("recursive")
+    rows = [row for it in matches for row in _directory_rows(it, top, session, deep=deep)]
+    return tables.render(Table(("Name", "DIR", "Size", "URI"), rows), call)
+
+
+def _directory_rows(
+    place: Path, top: Path, session: Object, *, deep: bool
+) -> Iterator[dict[str, str]]:
+    if place.is_file():
+        found, listed = [place], place.parent
+    else:
+        found, listed = sorted(place.rglob("*") if deep else place.iterdir()), place
+    for it in found:
+        if it.is_file() or not deep:
+            yield {
+                "Name": str(it.relative_to(listed)),
+                "DIR": str(it.is_dir()).lower(),
+                "Size": str(it.stat().st_size) if it.is_file() else "",
+                "URI": f"/data/experiments/{session.id}/DIR/{it.relative_to(top)}",
+            }

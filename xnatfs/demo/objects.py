@@ -1,18 +1,18 @@
-"""The objects of an archive and their tables: projects down to resources.
+"""The objects of an archive, from projects down to resources, and what tells their levels apart.
 
-Values are frozen; a change replaces the row. Files are not known here (`archive.py`), rights
-neither (`rights.py`).
+Values are frozen; a change replaces the row. Neither files (`archive.py`) nor users (`site.py`)
+are known here.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from xnatfs.demo.database import Database, Rows
+from xnatfs.demo.rows import Journal, Rows
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -25,92 +25,58 @@ def timestamp(moment: float | None = None) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Project:
-    """A project; `access` is private, protected or public; `roles` pairs of user and role."""
+class Object:
+    """A project, subject, experiment (a session), assessor, scan or reconstruction.
 
+    `id` is a project's id, an accession id, or the row number of a scan or reconstruction, which
+    users know by its `label`. `project` is the owning one, a project's own id too; `parent` the
+    key of what it is part of; `shares` are pairs of another project and the label there, `roles`
+    pairs of user and role; `fields` whatever else its columns show.
+    """
+
+    kind: str
     id: str
-    name: str = ""
-    secondary_id: str = ""
-    description: str = ""
-    keywords: str = ""
-    pi_firstname: str = ""
-    pi_lastname: str = ""
-    access: str = "private"
-    aliases: tuple[str, ...] = ()
+    label: str
+    project: str
+    parent: str = ""
+    xsi_type: str = ""
+    fields: Pairs = ()
+    shares: Pairs = ()
     roles: Pairs = ()
-    insert_user: str = "admin"
-    insert_date: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """A subject; `shares` are pairs of another project and the label there."""
-
-    id: str
-    project: str
-    label: str
-    shares: Pairs = ()
-    fields: Pairs = ()
+    aliases: tuple[str, ...] = ()
     insert_user: str = "admin"
     insert_date: str = ""
     last_modified: str = ""
 
+    @property
+    def key(self) -> str:
+        """What it is found by."""
+        return f"{self.kind}:{self.id}"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Experiment:
-    """A session (of a subject) or an assessor (then `session` is the session's accession id)."""
+    @property
+    def name(self) -> str:
+        """Its label as a name on disk."""
+        return self.label.replace("/", "_")
 
-    id: str
-    project: str
-    label: str
-    xsi_type: str
-    subject: str
-    session: str = ""
-    date: str = ""
-    time: str = ""
-    shares: Pairs = ()
-    fields: Pairs = ()
-    insert_user: str = "admin"
-    insert_date: str = ""
-    last_modified: str = ""
+    @property
+    def homes(self) -> tuple[str, ...]:
+        """The projects that show it, the owner first."""
+        return (self.project, *(home for home, _label in self.shares))
 
+    def field(self, name: str, default: str = "") -> str:
+        """One of its fields."""
+        return next((value for key, value in self.fields if key == name), default)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scan:
-    """A scan of a session; `key` is its row number, `id` what users call it."""
-
-    key: str
-    session: str
-    id: str
-    xsi_type: str
-    type: str = ""
-    quality: str = "usable"
-    note: str = ""
-    series_description: str = ""
-    fields: Pairs = ()
-    insert_user: str = "admin"
-    insert_date: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reconstruction:
-    """A reconstruction of a session."""
-
-    key: str
-    session: str
-    id: str
-    type: str = ""
-    base_scan_type: str = ""
-    fields: Pairs = ()
-    insert_user: str = "admin"
-    insert_date: str = ""
+    def label_in(self, project: str) -> str:
+        """Its label as seen in a project; sharing may change it (R§2.3)."""
+        return next((it or self.label for home, it in self.shares if home == project), self.label)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
-    """A resource: a folder of files with a catalog.
+    """A folder of files with a catalog.
 
-    `owner` says what it hangs on (`holders.py`); `directory` lies below the archive's root;
+    `owner` says what it hangs on (`Holder.owner`); `directory` lies below the archive's root;
     `file_count` and `file_size` are what the database believes, which may be stale (R§2.6).
     """
 
@@ -128,89 +94,205 @@ class Resource:
     insert_date: str = ""
 
 
-def _homes(project: str, shares: Pairs) -> Iterable[str]:
-    return (project, *(other for other, _label in shares))
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How the objects of a level show; templates over the object `o` and its session `s`.
+
+    `uri` is the address of its resources below /data (R§2.6), `folder` its place in the archive
+    (R§4.4), `entry` the start of names in a bulk download (R§3.4); `roles` are what resources may
+    be to it, each with its folder (R§1.2); `category` and `cat_id` stand in lists of resources.
+    """
+
+    uri: str
+    folder: str
+    entry: str
+    roles: Mapping[str, str]
+    category: str = "resources"
+    cat_id: str = ""
+    children: tuple[str, ...] = ()
 
 
-def _experiment_owners(row: Experiment) -> Iterable[str]:
-    if row.session:
-        return [f"assessors-of:{row.session}"]
-    return [f"subject:{row.subject}", *_places(row)]
+_SESSION = "archive/{s.project}/arc001/{s.name}"
+LEVELS: Mapping[str, Level] = {
+    "project": Level(
+        "/projects/{o.id}", "archive/{o.id}", "{o.id}", {"": "/resources"}, children=("subject",)
+    ),
+    "subject": Level(
+        "/projects/{o.project}/subjects/{o.id}", "archive/{o.project}/subjects/{o.name}",
+        "{o.label}", {"": ""}, children=("experiment",),
+    ),
+    "experiment": Level(
+        "/experiments/{o.id}", "archive/{o.project}/arc001/{o.name}", "{o.label}",
+        {"": "/RESOURCES"}, cat_id="{o.id}", children=("scan", "reconstruction", "assessor"),
+    ),
+    "scan": Level(
+        "/experiments/{s.id}/scans/{o.label}", _SESSION + "/SCANS/{o.name}",
+        "{s.label}/scans/{o.label}", {"": ""}, "scans", "{o.label}",
+    ),
+    "reconstruction": Level(
+        "/experiments/{s.id}/reconstructions/{o.label}", _SESSION + "/PROCESSED/{o.name}",
+        "{s.label}/reconstructions/{o.label}", {"out": "", "in": "/in"}, "reconstructions",
+        "{o.label}",
+    ),
+    "assessor": Level(
+        "/experiments/{s.id}/assessors/{o.id}", _SESSION + "/ASSESSORS/{o.name}",
+        "{s.label}/assessors/{o.label}", {"out": "/out", "in": "/in", "": "/RESOURCES"},
+        "assessors", "{o.id}",
+    ),
+}  # fmt: skip
 
 
-def _places(row: Subject | Experiment) -> Iterable[str]:
-    """Where a row is found: in projects, and by its label in each."""
-    for project in _homes(row.project, row.shares):
-        yield f"in:{project}"
-        yield f"in:{project}:{label_in(row, project)}"
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """An object as what resources hang on, in one of its roles; `session` is that of a part."""
+
+    object: Object
+    role: str = ""
+    session: Object | None = None
+
+    @property
+    def level(self) -> Level:
+        """What its level says."""
+        return LEVELS[self.object.kind]
+
+    @property
+    def owner(self) -> str:
+        """The key that its resources carry."""
+        return f"{self.object.key}:{self.role}"
+
+    @property
+    def guard(self) -> Object:
+        """The object whose rights count."""
+        is_own = self.object.kind not in ("scan", "reconstruction")
+        return self.object if is_own else self.session or self.object
+
+    def _filled(self, template: str) -> str:
+        return template.format(o=self.object, s=self.session)
+
+    @property
+    def uri(self) -> str:
+        """Its canonical address."""
+        return "/data" + self._filled(self.level.uri) + (self.role and f"/{self.role}")
+
+    @property
+    def folder(self) -> str:
+        """Where the object lies below the archive's root; its resources are in `roles` of it."""
+        return self._filled(self.level.folder)
+
+    @property
+    def entry(self) -> str:
+        """The start of the names in a bulk download."""
+        return self._filled(self.level.entry) + (self.role and f"/{self.role}")
+
+    @property
+    def entry_suffix(self) -> str:
+        """What is added to it where the request went through `scans/`."""
+        kind = self.object.field("type") if self.object.kind == "scan" else ""
+        clean = "".join(it if it.isalnum() or it in "_-" else "_" for it in kind)
+        return clean and f"-{clean}"
+
+    @property
+    def cat_id(self) -> str:
+        """The column of that name."""
+        return self._filled(self.level.cat_id)
+
+    @property
+    def cat_desc(self) -> str:
+        """The column of that name: a type, or for sessions a blank (recorded bodies)."""
+        kinds = {"experiment": " ", "assessor": self.object.xsi_type}
+        return kinds.get(self.object.kind, self.object.field("type"))
 
 
-def label_in(row: Subject | Experiment, project: str) -> str:
-    """The label of a subject or experiment as seen in a project; sharing may change it (R§2.3)."""
-    return next((label or row.label for home, label in row.shares if home == project), row.label)
+def _places(row: Object) -> Iterator[str]:
+    """Where an object is found: in its parent, in projects, and by its names there."""
+    yield f"{row.kind}@"
+    yield f"{row.kind}@{row.parent}"
+    for project in row.homes:
+        yield f"{row.kind}@{project}"
+        yield f"{row.kind}@{project}/{row.label_in(project)}"
+    for name in row.aliases:
+        yield f"{row.kind}@/{name}"
 
 
 class Tables:
-    """All objects of one site.
-
-    Threading: `lock` is the database's; hold it around read-decide-write.
-    """
+    """All objects of one site. Threading: `lock` is the journal's."""
 
     def __init__(self, path: Path) -> None:
-        self.database = Database(path)
-        self.lock = self.database.lock
-        database = self.database
-        self.projects: Rows[Project] = Rows(database, Project, "project", lambda row: row.id)
-        self.subjects: Rows[Subject] = Rows(
-            database, Subject, "subject", lambda row: row.id, _places
-        )
-        self.experiments: Rows[Experiment] = Rows(
-            database, Experiment, "experiment", lambda row: row.id, _experiment_owners
-        )
-        self.scans: Rows[Scan] = Rows(
-            database, Scan, "scan", lambda row: row.key, lambda row: [row.session]
-        )
-        self.reconstructions: Rows[Reconstruction] = Rows(
-            database, Reconstruction, "recon", lambda row: row.key, lambda row: [row.session]
+        self.journal = Journal(path)
+        self.lock = self.journal.lock
+        self.objects: Rows[Object] = Rows(
+            self.journal, Object, "object", lambda row: row.key, _places
         )
         self.resources: Rows[Resource] = Rows(
-            database, Resource, "resource", lambda row: row.id, lambda row: [row.owner]
+            self.journal, Resource, "resource", lambda row: row.id, lambda row: [row.owner]
         )
-
-    def close(self) -> None:
-        """Close the database."""
-        self.database.close()
 
     def accession(self, letter: str) -> str:
         """A new accession id: letter S for subjects, E for experiments."""
-        return f"XNAT_{letter}{self.database.next_number(letter):05d}"
+        return f"XNAT_{letter}{self.journal.next_number(letter):05d}"
 
     def number(self, counter: str) -> str:
         """A new database id."""
-        return str(self.database.next_number(counter))
+        return str(self.journal.next_number(counter))
 
-    def project(self, name: str) -> Project | None:
+    def of(self, kind: str, place: str = "") -> list[Object]:
+        """The objects of a kind: all, those with a parent's key, or those in a project."""
+        return self.objects.of(f"{kind}@{place}")
+
+    def project(self, name: str) -> Object | None:
         """A project by id or alias."""
-        found = self.projects.get(name)
-        if found is not None:
-            return found
-        return next((row for row in self.projects.all() if name in row.aliases), None)
+        return self.objects.get(f"project:{name}") or next(
+            iter(self.of("project", f"/{name}")), None
+        )
 
-    def subject(self, project: str, name: str) -> Subject | None:
-        """A subject in a project (owned or shared): by label first, then by id (R§8)."""
-        row = self.subjects.get(name)
-        by_id = [row] if row and project in _homes(row.project, row.shares) else []
-        return next(iter([*self.subjects.of(f"in:{project}:{name}"), *by_id]), None)
+    def experiment(self, accession: str) -> Object | None:
+        """A session or assessor by its accession id."""
+        return self.objects.get(f"experiment:{accession}") or self.objects.get(
+            f"assessor:{accession}"
+        )
 
-    def experiment(self, project: str, name: str) -> Experiment | None:
-        """A session in a project: by accession id first, then by label (R§8)."""
-        row = self.experiments.get(name)
-        is_here = row and not row.session and project in _homes(row.project, row.shares)
-        by_id = [row] if row and is_here else []
-        return next(iter([*by_id, *self.experiments.of(f"in:{project}:{name}")]), None)
+    def find(self, kind: str, project: str, name: str) -> Object | None:
+        """A subject or session in a project, owned or shared.
 
-    def assessor(self, session: str, project: str, name: str) -> Experiment | None:
-        """An assessor of a session: by accession id first, then by label."""
-        rows = self.experiments.of(f"assessors-of:{session}")
-        by_id = next((row for row in rows if row.id == name), None)
-        return by_id or next((row for row in rows if label_in(row, project) == name), None)
+        Subjects go by label first, then by id; sessions the other way round (R§8).
+        """
+        row = self.objects.get(f"{kind}:{name}")
+        by_id = [row] if row and project in row.homes else []
+        by_label = self.of(kind, f"{project}/{name}")
+        found = by_label + by_id if kind == "subject" else by_id + by_label
+        return found[0] if found else None
+
+    def parent(self, row: Object) -> Object | None:
+        """What an object is part of."""
+        return self.objects.get(row.parent) if row.parent else None
+
+    def holder(self, row: Object, role: str = "") -> Holder:
+        """An object as a holder."""
+        has_session = row.parent.startswith("experiment:")
+        return Holder(row, role, self.parent(row) if has_session else None)
+
+    def holders(self, row: Object) -> list[Holder]:
+        """An object in each of its roles."""
+        return [self.holder(row, role) for role in LEVELS[row.kind].roles]
+
+    def children(self, row: Object) -> Iterator[Object]:
+        """What is part of an object, kind by kind."""
+        for kind in LEVELS[row.kind].children:
+            yield from self.of(kind, row.key)
+
+    def below(self, row: Object) -> list[Holder]:
+        """An object and everything below it."""
+        found = self.holders(row)
+        for child in self.children(row):
+            found += self.below(child)
+        return found
+
+    def holder_of(self, resource: Resource) -> Holder | None:
+        """What a resource hangs on; None when that is gone."""
+        key, _, role = resource.owner.rpartition(":")
+        row = self.objects.get(key)
+        return self.holder(row, role) if row else None
+
+    def resources_of(self, holders: Iterable[Holder]) -> list[tuple[Holder, Resource]]:
+        """The resources of holders, with those."""
+        return [(it, resource) for it in holders for resource in self.resources.of(it.owner)]

@@ -2,105 +2,81 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 from dataclasses import replace
 
-from xnatfs.demo import holders, items, tables
-from xnatfs.demo.addresses import variable
-from xnatfs.demo.objects import Project, timestamp
-from xnatfs.demo.removal import Removal
-from xnatfs.demo.routes import Call
-from xnatfs.demo.single import Single
-from xnatfs.demo.site import Site
-from xnatfs.demo.wire import Refusal, Reply, Request, text
+from xnatfs.demo import addresses, items, single, tables
+from xnatfs.demo.calls import Call
+from xnatfs.demo.objects import Object, timestamp
+from xnatfs.demo.wire import Refusal, Reply, text
 
 
-class Projects:
-    """Answers for `/projects/P`."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._rows = site.tables
-        self._single = Single(site)
-        self._removal = Removal(site)
-
-    def get(self, call: Call) -> Reply:
-        """A project; a tail behind it is 400 (R§1.1)."""
-        project = self._site.addresses.project(call.variables, call.request.user)
-        if project is not None and call.tail.strip("/") == "users":
-            return self._users(project, call.request)
-        if call.tail.strip("/") or project is None:
-            raise Refusal(400)
-        return items.reply(items.project_item(project), call.request)
-
-    def _users(self, project: Project, request: Request) -> Reply:
-        """The project's users with their groups."""
+def get(call: Call) -> Reply:
+    """A project; a tail behind it is 400 (R§1.1)."""
+    project = addresses.project(call)
+    if project is not None and call.tail.strip("/") == "users":
         names = ("GROUP_ID", "displayname", "login", "firstname", "lastname", "email")
         cells = (
             (f"{project.id}_{role}", f"{role.capitalize()}s", name, name, name, f"{name}@localhost")
             for name, role in project.roles
         )
-        rows = (dict(zip(names, them, strict=True)) for them in cells)
-        return tables.render(tables.counted(names, rows), request)
+        return tables.render(tables.counted(names, cells), call)
+    if call.tail.strip("/") or project is None:
+        raise Refusal(400)
+    return items.reply(project, call)
 
-    def put(self, call: Call) -> Reply:
-        """Make or change a project; its maker becomes owner."""
-        request, query = call.request, call.request.query
-        if call.tail.strip("/"):
-            return self._project_setting(call)
-        name = variable(call.variables, "P")
-        if not name.replace("_", "").replace("-", "").isalnum() or not name.isascii():
-            raise Refusal(417, "Invalid characters in project id.")
-        if request.user.guest:
-            raise Refusal(403)
-        with self._rows.lock:
-            known = self._rows.project(name)
-            if known is not None and not self._site.rights.may(request.user, "delete", known):
-                raise Refusal(403)
-            project = known or Project(
-                id=name, name=name, secondary_id=name, insert_user=request.user.name,
-                insert_date=timestamp(), roles=((request.user.name, "owner"),),
-            )  # fmt: skip
-            alias = query.get("alias")
-            self._rows.projects.put(
-                replace(
-                    project,
-                    name=query.get("name") or project.name,
-                    description=query.get("description") or project.description,
-                    access=query.get("accessibility") or project.access,
-                    aliases=tuple(dict.fromkeys((*project.aliases, *([alias] if alias else ())))),
-                )
-            )
-        return text("")
 
-    def _project_setting(self, call: Call) -> Reply:
-        """`accessibility/LEVEL`, `users/ROLE/NAME` and `prearchive_code/N` below a project."""
-        project = self._site.addresses.project(call.variables, call.request.user)
-        kind, *rest = call.tail.strip("/").split("/")
-        if project is None or not self._site.rights.may(call.request.user, "delete", project):
-            raise Refusal(403)
-        if kind == "accessibility" and rest:
-            self._rows.projects.put(replace(project, access=rest[0]))
-        elif kind == "users" and len(rest) == 2:
-            role = rest[0].lower().rstrip("s")
-            kept = tuple(pair for pair in project.roles if pair[0] != rest[1])
-            self._rows.projects.put(replace(project, roles=(*kept, (rest[1], role))))
-        elif kind != "prearchive_code":
-            raise Refusal(400)
-        return text("")
+def put(call: Call) -> Reply:
+    """Make or change a project; its maker becomes owner."""
+    rows, query, name = call.site.tables, call.query, call.variable("P")
+    if call.tail.strip("/"):
+        return _set(call)
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise Refusal(417, "Invalid characters in project id.")
+    if call.user.guest:
+        raise Refusal(403)
+    with rows.lock:
+        known = rows.project(name)
+        if known is not None:
+            call.need("delete", known.id)
+        about = (("name", name), ("secondary_ID", name), ("access", "private"))
+        project = known or Object(
+            kind="project", id=name, label=name, project=name, xsi_type="xnat:projectData",
+            fields=about, roles=((call.user.name, "owner"),), insert_user=call.user.name,
+            insert_date=timestamp(),
+        )  # fmt: skip
+        given = {it: query.get(it) for it in ("name", "description") if query.get(it)}
+        if query.get("accessibility"):
+            given["access"] = query.get("accessibility")
+        aliases = dict.fromkeys((*project.aliases, *filter(None, [query.get("alias")])))
+        fields = tuple((dict(project.fields) | given).items())
+        rows.objects.put(replace(project, fields=fields, aliases=tuple(aliases)))
+    return text("")
 
-    def delete(self, call: Call) -> Reply:
-        """Remove a project with everything in it."""
-        user = call.request.user
-        project = self._rows.project(variable(call.variables, "P"))
-        if call.tail.strip("/") or project is None:
-            raise Refusal(400)
-        if not self._site.rights.may(user, "delete", project):
-            raise Refusal(403)
-        for subject in self._rows.subjects.of(f"in:{project.id}"):
-            if subject.project == project.id:
-                self._removal.subject(subject)
-        self._site.archive.remove_holders([holders.of_project(project)])
-        shutil.rmtree(self._site.archive.root / f"archive/{project.id}", ignore_errors=True)
-        self._rows.projects.drop(project.id)
-        return text("")
+
+def _set(call: Call) -> Reply:
+    """`accessibility/LEVEL`, `users/ROLE/NAME` and `prearchive_code/N` below a project."""
+    project = addresses.project(call)
+    kind, *rest = call.tail.strip("/").split("/")
+    if project is None or not call.site.may(call.user, "delete", project.id):
+        raise Refusal(403)
+    if kind == "accessibility" and rest:
+        fields = tuple((dict(project.fields) | {"access": rest[0]}).items())
+        project = replace(project, fields=fields)
+    elif kind == "users" and len(rest) == 2:
+        kept = tuple(pair for pair in project.roles if pair[0] != rest[1])
+        project = replace(project, roles=(*kept, (rest[1], rest[0].lower().rstrip("s"))))
+    elif kind != "prearchive_code":
+        raise Refusal(400)
+    call.site.tables.objects.put(project)
+    return text("")
+
+
+def delete(call: Call) -> Reply:
+    """Remove a project with everything in it."""
+    project = call.site.tables.project(call.variable("P"))
+    if call.tail.strip("/") or project is None:
+        raise Refusal(400)
+    call.need("delete", project.id)
+    single.remove(call.site, project)
+    return text("")

@@ -7,25 +7,26 @@ sent.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 
-from xnatfs.demo.wire import FileSlice, Refusal, Reply, Request, http_date
+from xnatfs.demo.wire import FileSlice, Refusal, Reply, http_date
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
 
 
-def conditional(request: Request, reply: Reply) -> Reply:
+def conditional(headers: Mapping[str, str], reply: Reply) -> Reply:
     """304 or 412 where the request has a condition on a file's mtime (whole seconds)."""
     if not isinstance(reply.body, FileSlice) or reply.status != 200:
         return reply
-    if "if-match" in request.headers and request.headers["if-match"].strip() != "*":
+    if headers.get("if-match", "*").strip() != "*":
         raise Refusal(412)
     changed = int(reply.body.mtime)
-    since = _moment(request.headers.get("if-modified-since", ""))
+    since = _moment(headers.get("if-modified-since", ""))
     if since is not None and changed <= since:
         return Reply(304, headers=(("Last-Modified", http_date(changed)),))
-    until = _moment(request.headers.get("if-unmodified-since", ""))
+    until = _moment(headers.get("if-unmodified-since", ""))
     if until is not None and changed > until:
         raise Refusal(412)
     return reply
@@ -38,9 +39,9 @@ def _moment(text: str) -> float | None:
         return None
 
 
-def ranged(request: Request, reply: Reply) -> Reply:
+def ranged(headers: Mapping[str, str], reply: Reply) -> Reply:
     """The part of a reply that `Range` asks for. Raises Refusal 500 or 501."""
-    wish = request.headers.get("range", "").strip()
+    wish = headers.get("range", "").strip()
     if not wish.startswith("bytes=") or reply.status != 200:
         return reply
     if "," in wish:
@@ -57,17 +58,13 @@ def ranged(request: Request, reply: Reply) -> Reply:
     if not isinstance(body, bytes | FileSlice):
         return reply
     total = body.size if isinstance(body, FileSlice) else len(body)
-    if first:
-        start = int(first)
-        end = int(last) if last else total - 1
-    else:
-        start, end = max(0, total - int(last)), total - 1
-    count = end - start + 1
+    start = int(first) if first else max(0, total - int(last))
+    end = int(last) if first and last else total - 1
     available = max(0, min(end + 1, total) - start)
     part: bytes | FileSlice = (
         replace(body, start=start, count=available)
         if isinstance(body, FileSlice)
         else body[start : start + available]
     )
-    found = replace(reply, status=206, body=part, announced=count)
+    found = replace(reply, status=206, body=part, announced=end - start + 1)
     return found.adding(("Content-Range", f"bytes {start}-{end}/{total}"))

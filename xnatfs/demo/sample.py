@@ -8,21 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
-from xnatfs.demo import holders, phantom
+from xnatfs.demo import phantom
 from xnatfs.demo.catalog import Entry
-from xnatfs.demo.holders import Holder
-from xnatfs.demo.objects import (
-    Experiment,
-    Pairs,
-    Project,
-    Reconstruction,
-    Resource,
-    Scan,
-    Subject,
-    timestamp,
-)
+from xnatfs.demo.objects import Object, Pairs, Resource, timestamp
 from xnatfs.demo.site import Site
 
 LOGINS = (
@@ -33,7 +22,6 @@ LOGINS = (
 )
 SLICES = {"full": 192, "small": 8}
 _EPOCH = 1617910125.0  # 2021-04-08 19:28:45 UTC: when everything was made
-_MR = "xnat:mrSessionData"
 # File names that need care on the way through URLs, listings and file systems.
 NAMES: Mapping[str, bytes] = {
     "plain.txt": b"plain\n",
@@ -67,18 +55,16 @@ def fill(site: Site, size: str, *, drift: bool) -> None:
     """Fill an empty archive: `full`, `small`, or `none` for users alone; `drift` adds damage."""
     if site.accounts.users.all():
         return
-    with site.tables.database.batch():
-        for name, _role in LOGINS:
-            site.accounts.add(name, name, admin=name == "admin")
-        if size != "none":
-            _Sample(site, SLICES[size]).fill(drift=drift)
+    for name, _role in LOGINS:
+        site.accounts.add(name, name, admin=name == "admin")
+    if size != "none":
+        _Sample(site, SLICES[size]).fill(drift=drift)
 
 
 class _Sample:
     """Makes the objects, in the order that gives them their ids."""
 
     def __init__(self, site: Site, slices: int) -> None:
-        self._site = site
         self._rows = site.tables
         self._archive = site.archive
         self._slices = slices
@@ -86,23 +72,20 @@ class _Sample:
 
     def fill(self, *, drift: bool) -> None:
         """Everything."""
-        self._projects()
-        haofei = self._subject("PVT000", "Haofei01", (("gender", "female"), ("yob", "1984")))
-        first = self._session(haofei, "Haofei01_MR1", _MR)
+        private, second, public = self._projects()
+        haofei = self._subject(private, "Haofei01", (("gender", "female"), ("yob", "1984")))
+        first = self._session(haofei, "Haofei01_MR1")
         self._scans(first)
-        self._beside(haofei, first)
+        self._beside(private, haofei, first)
         self._assessor(first)
         self._names(first)
-        self._session(haofei, "Haofei01_MR2", _MR)
-        other = self._subject("PVT000", "Subject_02", ())
-        self._session(other, "Subject_02_PET1", "xnat:petSessionData")
-        shared = self._subject("SHARED00", "S1", ())
-        home = self._session(shared, "S1_MR1", _MR)
-        self._put(holders.of_session(home), "NOTES", {"notes.txt": b"from the other project\n"})
-        self._rows.subjects.put(replace(haofei, shares=(("SHARED00", "Haofei_shared"),)))
-        self._rows.experiments.put(replace(first, shares=(("SHARED00", "Shared_MR1"),)))
-        public = self._subject("PUB000", "Public01", ())
-        readable = holders.of_session(self._session(public, "Public01_MR1", _MR))
+        self._session(haofei, "Haofei01_MR2")
+        self._session(self._subject(private, "Subject_02"), "Subject_02_PET1", "pet")
+        home = self._session(self._subject(second, "S1"), "S1_MR1")
+        self._put(home, "NOTES", {"notes.txt": b"from the other project\n"})
+        for row, label in ((haofei, "Haofei_shared"), (first, "Shared_MR1")):
+            self._rows.objects.put(replace(row, shares=((second.id, label),)))
+        readable = self._session(self._subject(public, "Public01"), "Public01_MR1")
         self._put(readable, "README", {"readme.txt": b"anybody may read this\n"})
         if drift:
             self._drift(readable)
@@ -112,110 +95,96 @@ class _Sample:
         """All files get the same old mtime, which only depends on their place in the catalog."""
         for resource in self._rows.resources.all():
             for number, entry in enumerate(self._archive.catalog(resource).entries):
-                place = self._archive.stored(resource, entry.uri)
-                if place is not None:
-                    os.utime(place, (_EPOCH + number, _EPOCH + number))
+                place = self._archive.file(resource, entry.uri)
+                for it in (place, place.with_name(place.name + ".gz")):
+                    if it.is_file():
+                        os.utime(it, (_EPOCH + number, _EPOCH + number))
 
-    def _projects(self) -> None:
+    def _projects(self) -> list[Object]:
         roles = (("admin", "owner"), ("member", "member"), ("reader", "collaborator"))
-        self._project("PVT000", "Private project", "private", roles, aliases=("private-zero",),
-                      description="A private project with one real session",
-                      pi_firstname="Ada", pi_lastname="Lovelace")  # fmt: skip
-        self._project("SHARED00", "Second project", "private", roles[:2])
-        self._project("PUB000", "Public project", "public", roles[:1])
-
-    def _project(self, id_: str, name: str, access: str, roles: Pairs, **more: Any) -> None:
-        self._rows.projects.put(
-            Project(id=id_, name=name, secondary_id=id_, access=access, roles=roles,
-                    insert_date=timestamp(_EPOCH), **more)
-        )  # fmt: skip
+        about = (("description", "A private project with one real session"),
+                 ("pi_firstname", "Ada"), ("pi_lastname", "Lovelace"))  # fmt: skip
+        told = (
+            ("PVT000", "Private project", "private", roles, about),
+            ("SHARED00", "Second project", "private", roles[:2], ()),
+            ("PUB000", "Public project", "public", roles[:1], ()),
+        )
+        return [
+            self._rows.objects.put(
+                Object(
+                    kind="project", id=it, label=it, project=it, xsi_type="xnat:projectData",
+                    fields=(("name", name), ("secondary_ID", it), ("access", access), *more),
+                    roles=whose, aliases=("private-zero",) if it == "PVT000" else (),
+                    insert_date=timestamp(_EPOCH),
+                )
+            )
+            for it, name, access, whose, more in told
+        ]  # fmt: skip
 
     def _when(self) -> str:
         self._made += 61.62
         return timestamp(self._made)
 
-    def _subject(self, project: str, label: str, fields: tuple[tuple[str, str], ...]) -> Subject:
+    def _add(self, kind: str, parent: Object, label: str, xsi_type: str, fields: Pairs) -> Object:
+        letters = {"subject": "S", "experiment": "E", "assessor": "E"}
         when = self._when()
-        return self._rows.subjects.put(
-            Subject(
-                id=self._rows.accession("S"), project=project, label=label, fields=fields,
-                insert_date=when, last_modified=when,
+        return self._rows.objects.put(
+            Object(
+                kind=kind, label=label, project=parent.project, parent=parent.key, fields=fields,
+                id=self._rows.accession(letters[kind]) if kind in letters
+                else self._rows.number(kind),
+                xsi_type=xsi_type, insert_date=when, last_modified=when,
             )
         )  # fmt: skip
 
-    def _session(self, subject: Subject, label: str, xsi_type: str) -> Experiment:
-        when = self._when()
-        return self._rows.experiments.put(
-            Experiment(
-                id=self._rows.accession("E"), project=subject.project, label=label,
-                xsi_type=xsi_type, subject=subject.id, date="2021-04-08", time="19:28:45",
-                fields=(("modality", "MR" if xsi_type == _MR else "PT"), ("scanner", "Phantom")),
-                insert_date=when, last_modified=when,
-            )
-        )  # fmt: skip
+    def _subject(self, project: Object, label: str, fields: Pairs = ()) -> Object:
+        return self._add("subject", project, label, "xnat:subjectData", fields)
 
-    def _scan(self, session: Experiment, name: str, kind: str, quality: str = "usable") -> Scan:
-        return self._rows.scans.put(
-            Scan(
-                key=self._rows.number("scan"), session=session.id, id=name,
-                xsi_type="xnat:mrScanData", type=kind, quality=quality, series_description=kind,
-                insert_date=self._when(),
-            )
-        )  # fmt: skip
+    def _session(self, subject: Object, label: str, modality: str = "mr") -> Object:
+        fields = (("date", "2021-04-08"), ("time", "19:28:45"), ("scanner", "Phantom"),
+                  ("modality", "MR" if modality == "mr" else "PT"))  # fmt: skip
+        return self._add("experiment", subject, label, f"xnat:{modality}SessionData", fields)
 
-    def _scans(self, session: Experiment) -> None:
+    def _scan(self, session: Object, name: str, kind: str, quality: str = "usable") -> Object:
+        fields = (("type", kind), ("quality", quality), ("series_description", kind))
+        return self._add("scan", session, name, "xnat:mrScanData", fields)
+
+    def _scans(self, session: Object) -> None:
         localizer = self._scan(session, "1", "localizer")
         volume = self._scan(session, "4", "Ax_3D_T1")
         self._scan(session, "5_b", "Ax_T2", "questionable")
         odd = self._scan(session, "6", "WATER: T1/T2 0.8x0.8")
         dashed = self._scan(session, "1-MR1", "localizer repeat", "unusable")
         for scan, slices, side in ((localizer, 3, 64), (volume, self._slices, phantom.SIDE)):
-            files = phantom.series(slices, number=int(scan.id), description=scan.type, side=side)
-            self._put(holders.of_scan(session, scan), "DICOM", files, "DICOM", "RAW")
-        self._put(
-            holders.of_scan(session, volume), "SNAPSHOTS", {"snap.gif": b"GIF89a;"}, "GIF", "QC"
-        )
+            kind = scan.field("type")
+            files = phantom.series(slices, number=int(scan.label), description=kind, side=side)
+            self._put(scan, "DICOM", files, "DICOM", "RAW")
+        self._put(volume, "SNAPSHOTS", {"snap.gif": b"GIF89a;"}, "GIF", "QC")
         for scan in (odd, dashed):
-            files = phantom.series(1, number=60 + len(scan.id), description=scan.id, side=64)
-            self._put(holders.of_scan(session, scan), "DICOM", files, "DICOM", "RAW")
+            number = 60 + len(scan.label)
+            files = phantom.series(1, number=number, description=scan.label, side=64)
+            self._put(scan, "DICOM", files, "DICOM", "RAW")
 
-    def _beside(self, subject: Subject, session: Experiment) -> None:
-        project = self._rows.projects.get("PVT000")
-        own = holders.of_session(session)
-        self._put(own, "QC", {"qc.csv": b"scan,snr\n4,31.5\n"}, "csv", "QC Data")
-        self._put(holders.of_subject(subject), "CONSENT", {"consent.pdf": b"%PDF-1.4\n%%EOF\n"})
-        if project is not None:
-            self._put(
-                holders.of_project(project), "PROTOCOL", {"protocol.txt": b"the study's protocol\n"}
-            )
-        recon = self._rows.reconstructions.put(
-            Reconstruction(
-                key=self._rows.number("recon"), session=session.id, id="R1", type="MPR",
-                base_scan_type="Ax_3D_T1", insert_date=self._when(),
-            )
-        )  # fmt: skip
-        out = holders.of_reconstruction(session, recon, "out")
-        self._put(out, "MPR", {"mpr.txt": b"reconstructed\n"})
-        self._put(own, "", {"unlabelled.txt": b"its resource has no label\n"})
-        self._put(own, "TWICE", {"first.txt": b"the first of two\n"})
-        self._put(own, "TWICE", {"second.txt": b"the second of two\n"})
-        self._put(own, "EMPTY", {})
+    def _beside(self, project: Object, subject: Object, session: Object) -> None:
+        self._put(session, "QC", {"qc.csv": b"scan,snr\n4,31.5\n"}, "csv", "QC Data")
+        self._put(subject, "CONSENT", {"consent.pdf": b"%PDF-1.4\n%%EOF\n"})
+        self._put(project, "PROTOCOL", {"protocol.txt": b"the study's protocol\n"})
+        about = (("type", "MPR"), ("baseScanType", "Ax_3D_T1"))
+        recon = self._add("reconstruction", session, "R1", "xnat:reconstructedImageData", about)
+        self._put(recon, "MPR", {"mpr.txt": b"reconstructed\n"}, role="out")
+        self._put(session, "", {"unlabelled.txt": b"its resource has no label\n"})
+        self._put(session, "TWICE", {"first.txt": b"the first of two\n"})
+        self._put(session, "TWICE", {"second.txt": b"the second of two\n"})
+        self._put(session, "EMPTY", {})
 
-    def _assessor(self, session: Experiment) -> None:
-        when = self._when()
-        row = self._rows.experiments.put(
-            Experiment(
-                id=self._rows.accession("E"), project=session.project, label="Haofei01_QC1",
-                xsi_type="xnat:qcManualAssessorData", subject=session.subject,
-                session=session.id, date="2021-04-09", insert_date=when, last_modified=when,
-            )
-        )  # fmt: skip
+    def _assessor(self, session: Object) -> None:
+        row = self._add("assessor", session, "Haofei01_QC1", "xnat:qcManualAssessorData",
+                        (("date", "2021-04-09"),))  # fmt: skip
         for role, label in (("out", "RESULT"), ("in", "INPUT"), ("", "PLAIN")):
-            holder = holders.of_assessor(session, row, role)
-            self._put(holder, label, {f"{label.lower()}.txt": f"{label}\n".encode()})
+            self._put(row, label, {f"{label.lower()}.txt": f"{label}\n".encode()}, role=role)
 
-    def _names(self, session: Experiment) -> None:
-        resource = self._put(holders.of_session(session), "NAMES", NAMES)
+    def _names(self, session: Object) -> None:
+        resource = self._put(session, "NAMES", NAMES)
         # A file `x` and a file `x/y` cannot both lie on a disk: the bytes of `x` are in `x.gz`,
         # which stands in for it.
         place = self._archive.file(resource, "x")
@@ -223,53 +192,56 @@ class _Sample:
         place.mkdir()
         (place / "y").write_bytes(b"below a file's name\n")
         base = self._archive.catalog(resource)
-        entries = [_damaged(entry) for entry in base.entries]
-        beside = self._archive.entry_for(resource, "x/y", "admin", "1")
-        entries.append(replace(beside, created_time=timestamp(_EPOCH)))
+        entries = [
+            replace(it, digest="") if it.uri == "no-digest.txt"
+            else replace(it, size="") if it.uri == "no-size.txt"
+            else it
+            for it in base.entries
+        ]  # fmt: skip
+        entries.append(self._entry(resource, "x/y"))
         entries.append(Entry(uri="gone.txt", id="gone.txt", name="gone.txt", size="4"))
         self._archive.rewrite(resource, entries, base)
         self._archive.measure(resource)
 
-    def _drift(self, holder: Holder) -> None:
+    def _drift(self, session: Object) -> None:
         """A resource whose catalog tells of other files than the disk has, and one of few words."""
-        resource = self._put(holder, "DRIFT", _DRIFT)
+        resource = self._put(session, "DRIFT", _DRIFT)
         self._archive.file(resource, "uncatalogued.bin").write_bytes(b"on disk only\n")
         self._archive.file(resource, "lost.bin").unlink()
         self._archive.file(resource, "shorter.bin").write_bytes(b"cut")
         self._archive.file(resource, "longer.bin").write_bytes(_DRIFT["longer.bin"] * 2)
         self._archive.file(resource, "other.bin").write_bytes(b"O" + _DRIFT["other.bin"][1:])
-        resource = self._put(holder, "UNDIGESTED", _DRIFT)
+        resource = self._put(session, "UNDIGESTED", _DRIFT)
         base = self._archive.catalog(resource)
         self._archive.rewrite(resource, [replace(it, digest="") for it in base.entries], base)
 
+    def _entry(self, resource: Resource, path: str) -> Entry:
+        made = self._archive.entry(resource, path, "admin", "1")
+        return replace(made, created_time=timestamp(_EPOCH))
+
     def _put(
         self,
-        holder: Holder,
+        row: Object,
         label: str,
         files: Mapping[str, bytes] | Iterable[tuple[str, bytes]],
         format_: str = "",
         content: str = "",
+        *,
+        role: str = "",
     ) -> Resource:
         """A resource with these files, catalogued in this order."""
         resource = self._archive.create(
-            holder, label, "admin", folder_name="unlabelled", format=format_, content=content
-        )
+            self._rows.holder(row, role), label, "admin", folder_name="unlabelled",
+            format=format_, content=content,
+        )  # fmt: skip
         resource = self._rows.resources.put(replace(resource, insert_date=self._when()))
         base = self._archive.catalog(resource)
         entries = []
-        for path, content_bytes in files.items() if isinstance(files, Mapping) else files:
+        for path, data in files.items() if isinstance(files, Mapping) else files:
             place = self._archive.file(resource, path)
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(content_bytes)
-            entry = self._archive.entry_for(resource, path, "admin", "1")
-            made = timestamp(_EPOCH)
-            entries.append(replace(entry, created_time=made, format=format_, content=content))
+            place.write_bytes(data)
+            entries.append(replace(self._entry(resource, path), format=format_, content=content))
         self._archive.rewrite(resource, entries, base)
         self._archive.measure(resource)
         return resource
-
-
-def _damaged(entry: Entry) -> Entry:
-    if entry.uri == "no-digest.txt":
-        return replace(entry, digest="")
-    return replace(entry, size="") if entry.uri == "no-size.txt" else entry

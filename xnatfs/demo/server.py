@@ -20,13 +20,13 @@ from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
-from xnatfs.demo import sample, sending
-from xnatfs.demo.application import Application, Knock
+from xnatfs.demo import application, sample
+from xnatfs.demo.calls import Call
 from xnatfs.demo.faults import Fault, FaultScript, fault_from
 from xnatfs.demo.gate import login_page
-from xnatfs.demo.receiving import LiveBody
+from xnatfs.demo.sending import LiveBody, reset, send
 from xnatfs.demo.site import Site, SiteOptions, open_site
-from xnatfs.demo.wire import Reply, container_page
+from xnatfs.demo.wire import Query, Reply, container_reply
 
 _WORKERS = 64  # an upload holds one for as long as it takes
 _REQUESTS_PER_CONNECTION = 100  # stock Tomcat (R§12.12)
@@ -54,8 +54,6 @@ class ServerOptions(SiteOptions):
     delay_s: float = field(default_factory=_delay_of_environment)
     # A file that gets a JSON line for each request.
     request_log: Path | None = None
-    # "" or a path like "/xnat" below which everything lies.
-    context_path: str = ""
     ssl_context: ssl.SSLContext | None = None
     # What an empty root is filled with: full, small (8 slices) or none (users only).
     sample: str = "full"
@@ -75,37 +73,16 @@ class LogEntry:
     user: str
 
 
-@dataclass(slots=True)
-class RequestLog:
-    """What was asked, for tests and benchmarks to count.
-
-    Threading: only appended to and cleared; `_lock` guards the file.
-    """
-
-    path: Path | None
-    entries: list[LogEntry] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, entry: LogEntry) -> None:
-        """Note a request."""
-        self.entries.append(entry)
-        if self.path is not None:
-            with self._lock, self.path.open("a") as out:
-                out.write(json.dumps(asdict(entry)) + "\n")
-
-
 class DemoServer:
     """One server over one archive folder.
 
     Threading: `start`, `stop` and the rest may be called from any thread; the loop runs in its
-    own, the application in workers.
+    own, the application in workers. The log is only appended to, in the loop, and cleared.
     """
 
     def __init__(self, options: ServerOptions) -> None:
         self._options = options
-        self._requests = RequestLog(options.request_log)
         self._site: Site | None = None
-        self._application: Application | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending: asyncio.Event | None = None
@@ -113,19 +90,18 @@ class DemoServer:
         self._trouble: Exception | None = None
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="demo")
         self._served: WeakKeyDictionary[asyncio.Transport, int] = WeakKeyDictionary()
+        self.log: list[LogEntry] = []
         self.faults = FaultScript()
         self.port = 0
 
     @property
     def url(self) -> str:
         """The base URL, context path included."""
-        scheme = "https" if self._options.ssl_context else "http"
-        return f"{scheme}://{self._options.host}:{self.port}{self._options.context_path}"
+        return self._base(f"{self._options.host}:{self.port}")
 
-    @property
-    def log(self) -> list[LogEntry]:
-        """Every request since the start or the last `clear_log`."""
-        return self._requests.entries
+    def _base(self, authority: str) -> str:
+        scheme = "https" if self._options.ssl_context else "http"
+        return f"{scheme}://{authority}{self._options.context_path}"
 
     @property
     def site(self) -> Site:
@@ -136,7 +112,7 @@ class DemoServer:
 
     def clear_log(self) -> None:
         """Forget the requests so far."""
-        self._requests.entries.clear()
+        self.log.clear()
 
     def expire_sessions(self) -> None:
         """Let every HTTP session expire."""
@@ -144,11 +120,11 @@ class DemoServer:
 
     def start(self) -> None:
         """Open the archive, fill it if it is empty, and listen. Raises OSError."""
-        options = self._options
-        self._site = open_site(options.root, options)
-        sample.fill(self._site, options.sample, drift=options.drift)
-        self._application = Application(self._site, options.context_path)
-        self._thread = threading.Thread(target=self._run, name="demo-server", daemon=True)
+        self._site = open_site(self._options.root, self._options)
+        sample.fill(self._site, self._options.sample, drift=self._options.drift)
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve()), name="demo-server", daemon=True
+        )
         self._thread.start()
         self._ready.wait()
         if self._trouble is not None:
@@ -157,15 +133,11 @@ class DemoServer:
 
     def stop(self) -> None:
         """Close the listening socket and every connection."""
-        if self._thread is None or self._loop is None or self._ending is None:
-            return
-        self._loop.call_soon_threadsafe(self._ending.set)
-        self._thread.join()
-        self._thread = None
-        self.site.close()
-
-    def _run(self) -> None:
-        asyncio.run(self._serve())
+        if self._thread is not None and self._loop is not None and self._ending is not None:
+            self._loop.call_soon_threadsafe(self._ending.set)
+            self._thread.join()
+            self._thread = None
+            self.site.close()
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -193,107 +165,95 @@ class DemoServer:
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        path = request.raw_path
+        path, connection = request.raw_path, request.transport
         if path.startswith("/demo/"):
             return await self._control(request)
         fault = self.faults.match(request.method, path)
         if self._options.delay_s:
             await asyncio.sleep(self._options.delay_s)
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
-            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if request.headers.get("Expect", "").lower() == "100-continue" and connection:
+            connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         reply, user = await self._reply(request, fault)
 
         def note(sent: int) -> None:
             status = reply.status if reply else 0
-            entry = LogEntry(time.time(), request.method, path, status, sent, user)
-            self._requests.add(entry)
+            self.log.append(LogEntry(time.time(), request.method, path, status, sent, user))
+            if self._options.request_log is not None:
+                with self._options.request_log.open("a") as out:
+                    out.write(json.dumps(asdict(self.log[-1])) + "\n")
 
-        sender = sending.Sender(request, self._workers, fault, note)
         if reply is None:
             note(0)
-            return sender.reset()
-        last = self._count(request) >= _REQUESTS_PER_CONNECTION
-        await self._swallow(request)
-        return await sender.send(reply, last=last)
+            return reset(request)
+        number = self._served.get(connection, 0) + 1 if connection else 0
+        if connection:
+            self._served[connection] = number
+        swallowed = 0  # a little of an unread body is read away; more than that is cut off
+        with suppress(Exception):
+            while not request.content.at_eof() and swallowed < _SWALLOWED:
+                swallowed += len(await asyncio.wait_for(request.content.readany(), 1.0))
+        last = number >= _REQUESTS_PER_CONNECTION
+        return await send(request, reply, self._workers, fault, note, last=last)
 
     async def _reply(
         self, request: web.BaseRequest, fault: Fault | None
     ) -> tuple[Reply | None, str]:
         """The reply and its user; None when the connection is to be reset."""
         kind = fault.kind if fault else ""
-        upload = request.method in ("PUT", "POST") and request.can_read_body
-        if fault is not None:
-            if kind == "reset":
-                return None, ""
-            if kind in ("delay", "stall") and not fault.bytes:
-                await asyncio.sleep(fault.seconds)
-            if kind == "status":
-                return _scripted(fault), ""
-            if kind == "html":
-                page = login_page(self._options.context_path)
-                return Reply(body=page, media_type="text/html"), ""
-            if kind == "expire":
-                self.expire_sessions()
-        loop = asyncio.get_running_loop()
-        body = LiveBody(request, loop)
-        if fault is not None and kind == "reset_after" and upload:
-            body.break_after(fault.bytes or 0)
+        if fault is not None and kind in ("delay", "stall") and not fault.bytes:
+            await asyncio.sleep(fault.seconds)
+        if fault is not None and kind == "status":
+            return _scripted(fault), ""
+        if kind == "html":
+            return login_page(self._options.context_path), ""
+        if kind == "reset":
+            return None, ""
+        if kind == "expire":
+            self.expire_sessions()
         headers = {name.lower(): value for name, value in request.headers.items()}
         size = len(request.raw_path) + sum(len(it) + len(headers[it]) + 4 for it in headers)
         if size > _HEADER_LIMIT:
-            return Reply(400, body=container_page(400, "Bad Request"), media_type="text/html"), ""
+            return container_reply(400), ""
+        is_upload = request.method in ("PUT", "POST") and request.can_read_body
+        is_broken = kind == "reset_after" and is_upload
+        body = LiveBody(request, (fault.bytes or 0) if fault and is_broken else None)
+        path, _, query = request.raw_path.partition("?")
         # The address that the client used: there may be a proxy in between.
-        base = self.url.replace(f"{self._options.host}:{self.port}", headers.get("host", ""), 1)
-        knock = Knock(request.method, request.raw_path, headers, base, body, kind == "conflict")
-        application = self._application
-        if application is None:
-            raise RuntimeError("the server was not started")
-        answer = await loop.run_in_executor(self._workers, application.answer, knock)
+        base = self._base(headers.get("host", ""))
+        call = Call(self.site, request.method, path, Query(query), headers, body, base,
+                    conflict=kind == "conflict")  # fmt: skip
+        loop = asyncio.get_running_loop()
+        reply, user = await loop.run_in_executor(self._workers, application.answer, call)
         if body.broken:
-            return None, answer.user
+            return None, user
         if fault is not None and kind == "status_after":
-            return _scripted(fault), answer.user
-        return answer.reply, answer.user
-
-    def _count(self, request: web.BaseRequest) -> int:
-        connection = request.transport
-        if connection is None:
-            return 0
-        number = self._served.get(connection, 0) + 1
-        self._served[connection] = number
-        return number
-
-    async def _swallow(self, request: web.BaseRequest) -> None:
-        """Read a little of an unread body away, as Tomcat does; more than that is cut off."""
-        read = 0
-        with suppress(Exception):
-            while not request.content.at_eof() and read < _SWALLOWED:
-                read += len(await asyncio.wait_for(request.content.readany(), 1.0))
+            return _scripted(fault), user
+        return reply, user
 
     async def _control(self, request: web.BaseRequest) -> web.StreamResponse:
         """The addresses by which tests in other processes steer the server."""
         if request.remote not in ("127.0.0.1", "::1"):
             return web.Response(status=403)
         what = (request.method, request.path.removeprefix("/demo/"))
+        if what == ("GET", "log"):
+            return web.json_response([asdict(entry) for entry in self.log])
         if what == ("POST", "faults"):
             try:
                 self.faults.add(*(fault_from(it) for it in json.loads(await request.text())))
             except (ValueError, TypeError, AttributeError) as problem:
                 return web.Response(status=400, text=str(problem))
-        elif what == ("DELETE", "faults"):
-            self.faults.clear()
-        elif what == ("GET", "log"):
-            return web.json_response([asdict(entry) for entry in self.log])
-        elif what == ("DELETE", "log"):
-            self.clear_log()
-        elif what == ("POST", "expire"):
-            self.expire_sessions()
-        else:
+            return web.Response(status=204)
+        deeds = {
+            ("DELETE", "faults"): self.faults.clear,
+            ("DELETE", "log"): self.clear_log,
+            ("POST", "expire"): self.expire_sessions,
+        }
+        if what not in deeds:
             return web.Response(status=404)
+        deeds[what]()
         return web.Response(status=204)
 
 
 def _scripted(fault: Fault) -> Reply:
-    headers = (("Retry-After", fault.retry_after),) if fault.retry_after else ()
-    page = container_page(fault.code, "scripted")
-    return Reply(fault.code, headers, page, "text/html;charset=utf-8")
+    retry = (("Retry-After", fault.retry_after),) if fault.retry_after else ()
+    return container_reply(fault.code, "scripted", retry)

@@ -10,22 +10,16 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape as html_escape
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
-from xnatfs.demo.wire import Query, Refusal, Reply, Request, document
+from xnatfs.demo.calls import Call
+from xnatfs.demo.wire import Query, Refusal, Reply, document
 
-Row = Mapping[str, str]
+Rows = Sequence[Mapping[str, str]]
 
-_FORMATS = {
-    "json": "application/json",
-    "xml": "text/xml",
-    "csv": "text/csv",
-    "txt": "text/plain",
-    "html": "text/html",
-}
 LIST_VARIANTS = ("application/json", "text/html", "text/xml")
 
 
@@ -36,16 +30,16 @@ class Table:
     `properties` follow the rows (`totalRecords`, `title`); `column_notes` is the `Columns` part.
     """
 
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    columns: Sequence[str]
+    rows: Rows
     properties: tuple[tuple[str, str], ...] = ()
     column_notes: tuple[Mapping[str, str], ...] = ()
 
 
-def counted(columns: Sequence[str], rows: Iterable[Row]) -> Table:
+def counted(columns: Sequence[str], cells: Iterable[Sequence[str]]) -> Table:
     """A listing that says how many rows it has."""
-    rows = tuple(rows)
-    return Table(tuple(columns), rows, (("totalRecords", str(len(rows))),))
+    rows = [dict(zip(columns, them, strict=True)) for them in cells]
+    return Table(columns, rows, (("totalRecords", str(len(rows))),))
 
 
 def java_order(keys: Iterable[str]) -> list[str]:
@@ -70,23 +64,17 @@ def json_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
 
 
-def accepted(request: Request, variants: Sequence[str]) -> str:
+def accepted(call: Call, variants: Sequence[str]) -> str:
     """The variant that the Accept header prefers. Raises Refusal 406 when it takes none (R§2.1)."""
-    header = request.headers.get("accept", "").strip() or "*/*"
     wishes: list[tuple[float, str]] = []
-    for part in header.split(","):
+    for part in (call.headers.get("accept", "").strip() or "*/*").split(","):
         kind, *parameters = [piece.strip().lower() for piece in part.split(";")]
-        quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
-        try:
-            wishes.append((float(quality), kind))
-        except ValueError:
-            wishes.append((1.0, kind))
+        quality = next((it[2:] for it in parameters if it.startswith("q=")), "1")
+        weight = float(quality) if quality.replace(".", "", 1).isdigit() else 1.0
+        wishes.append((weight, "text/xml" if kind == "application/xml" else kind))
     for weight, kind in sorted(wishes, key=lambda wish: -wish[0]):
         for variant in variants:
-            aliases = {variant, f"{variant.partition('/')[0]}/*", "*/*", "*"}
-            if variant == "text/xml":
-                aliases.add("application/xml")
-            if weight > 0 and kind in aliases:
+            if weight > 0 and kind in (variant, f"{variant.partition('/')[0]}/*", "*/*", "*"):
                 return variant
     raise Refusal(406)
 
@@ -101,42 +89,37 @@ def ordered(table: Table, query: Query) -> Table:
         key=lambda row: [row.get(name, "") for name in names],
         reverse=query.get("sortOrder").upper() == "DESC",
     )
-    return Table(table.columns, tuple(rows), table.properties, table.column_notes)
+    return replace(table, rows=rows)
 
 
-def render(table: Table, request: Request) -> Reply:
-    """The reply for a listing. Raises Refusal 406."""
-    variant = accepted(request, LIST_VARIANTS)
-    media_type = _FORMATS.get(request.query.get("format").lower(), variant)
-    table = ordered(table, request.query)
-    writers = {
-        "application/json": _as_json,
-        "text/xml": _as_xml,
-        "text/csv": _as_csv,
-        "text/plain": _as_text,
-        "text/html": _as_html,
-    }
-    return document(writers[media_type](table), media_type)
+def render(table: Table, call: Call) -> Reply:
+    """The reply for a listing; `format` overrides Accept. Raises Refusal 406."""
+    variant = accepted(call, LIST_VARIANTS)
+    wish = call.query.get("format").lower()
+    media_type, write = _WRITERS.get(wish) or next(
+        it for it in _WRITERS.values() if it[0] == variant
+    )
+    return document(write(ordered(table, call.query)), media_type)
+
+
+def _cells(table: Table) -> list[list[str]]:
+    return [[row.get(name, "") for name in table.columns] for row in table.rows]
 
 
 def _as_json(table: Table) -> str:
     order = java_order(table.columns)
-    rows = ",".join(json_text({key: row.get(key, "") for key in order}) for row in table.rows)
-    notes = ""
-    if table.column_notes:
-        notes = '"Columns":[' + ",".join(json_text(dict(it)) for it in table.column_notes) + "],"
+    rows = json_text([{key: row.get(key, "") for key in order} for row in table.rows])
+    notes = '"Columns":' + json_text(table.column_notes) + "," if table.column_notes else ""
     tail = "".join(f', "{key}": {json_text(value)}' for key, value in table.properties)
-    return '{"ResultSet":{' + notes + '"Result":[' + rows + "]" + tail + "}}"
+    return f'{{"ResultSet":{{{notes}"Result":{rows}{tail}}}}}'
 
 
 def _as_xml(table: Table) -> str:
     beside = "".join(f" {key}={quoteattr(value)}" for key, value in table.properties)
     heads = "".join(f"<column>{escape(name)}</column>" for name in table.columns)
     rows = "".join(
-        "<row>"
-        + "".join(f"<cell>{escape(row.get(name, ''))}</cell>" for name in table.columns)
-        + "</row>"
-        for row in table.rows
+        "<row>" + "".join(f"<cell>{escape(cell)}</cell>" for cell in row) + "</row>"
+        for row in _cells(table)
     )
     return (
         f'<?xml version="1.0" encoding="UTF-8"?>\n<ResultSet{beside}><results>'
@@ -147,23 +130,27 @@ def _as_xml(table: Table) -> str:
 def _as_csv(table: Table) -> str:
     out = io.StringIO()
     out.write(",".join(table.columns) + "\n")
-    writer = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\n")
-    writer.writerows([row.get(name, "") for name in table.columns] for row in table.rows)
+    csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(_cells(table))
     return out.getvalue()
 
 
 def _as_text(table: Table) -> str:
-    lines = ["\t".join(table.columns)]
-    lines += ["\t".join(row.get(name, "") for name in table.columns) for row in table.rows]
-    return "\n".join(lines) + "\n"
+    return "".join("\t".join(row) + "\n" for row in [table.columns, *_cells(table)])
 
 
 def _as_html(table: Table) -> str:
     heads = "".join(f"<th>{html_escape(name)}</th>" for name in table.columns)
     rows = "".join(
-        "<tr>"
-        + "".join(f"<td>{html_escape(row.get(it, ''))}</td>" for it in table.columns)
-        + "</tr>"
-        for row in table.rows
+        "<tr>" + "".join(f"<td>{html_escape(cell)}</td>" for cell in row) + "</tr>"
+        for row in _cells(table)
     )
     return f"<html><body><table><thead><tr>{heads}</tr></thead>{rows}</table></body></html>"
+
+
+_WRITERS = {
+    "json": ("application/json", _as_json),
+    "xml": ("text/xml", _as_xml),
+    "html": ("text/html", _as_html),
+    "csv": ("text/csv", _as_csv),
+    "txt": ("text/plain", _as_text),
+}

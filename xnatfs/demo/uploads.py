@@ -1,4 +1,4 @@
-"""PUT and POST of files: every status of R§4.5, and the ways in which they go wrong (R§4.6).
+"""PUT, POST and DELETE of files: every status of R§4.5 and R§5.2, and how they go wrong (R§4.6).
 
 Multipart bodies are spooled and moved into place; in-body ones go straight into the archive, so
 that a broken transfer leaves its first part there.
@@ -8,28 +8,25 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from xnatfs.demo import multipart
-from xnatfs.demo.addresses import variable
-from xnatfs.demo.archive import md5_of
-from xnatfs.demo.catalog import CatalogConflictError, Entry
-from xnatfs.demo.files import path_of
-from xnatfs.demo.holders import Holder
-from xnatfs.demo.objects import Resource, timestamp
-from xnatfs.demo.routes import Call
-from xnatfs.demo.site import Site
+from xnatfs.demo import addresses
+from xnatfs.demo.calls import Call
+from xnatfs.demo.catalog import Entry
+from xnatfs.demo.multipart import MultipartError, parts
+from xnatfs.demo.objects import Holder, Resource
 from xnatfs.demo.tables import json_text
-from xnatfs.demo.wire import Body, BrokenTransferError, Query, Refusal, Reply, Request, text
+from xnatfs.demo.wire import PIECE, Body, Refusal, Reply, text
 
-_PIECE = 1 << 20
 # Content types whose body is the file itself (R§4.1); JSON is not among them, nor is
 # application/gzip (R§12.10).
 _IN_BODY = {
@@ -43,140 +40,79 @@ _IN_BODY = {
     "image/x-icon": ".ico", "video/mpeg": ".mpg", "video/mp4": ".mp4", "video/quicktime": ".mov",
     "video/x-msvideo": ".avi",
 }  # fmt: skip
-_ARCHIVES = (".tar", ".xar", ".tgz", ".tar.gz", ".zip", ".zar", ".gz")
+_ZIPS, _TARS = (".zip", ".zar"), (".tar", ".xar", ".tgz", ".tar.gz")
+_NO_FORMAT = (
+    "Unable to identify upload format. Send the file as multipart/form-data, or in the body with "
+    "inbody=true."
+)
+
+Incoming = tuple[str, Callable[[Path], None]]  # a file's name, and what writes it to a place
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """One file that a request brings: its name, and how to write it to a place."""
-
-    name: str
-    write: Callable[[Path], None]
-    discard: Callable[[], None]
-
-
-class Uploads:
-    """Answers PUT and POST of `…/resources/R/files[/path]`."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-
-    def put(self, call: Call) -> Reply:
-        """Store what the request brings."""
-        request = call.request
-        target = self._site.addresses.target(call.variables, request.user, strict=True)
-        if len(target.holders) != 1:
-            raise Refusal(404)
-        holder = target.holders[0]
-        named = variable(call.variables, "RES")
-        self._check_number(named, request)
-        if not self._site.addresses.may(request.user, "edit", holder):
-            return text("")  # nothing is stored and nothing is said (R§4.5)
-        try:
-            return self._store(call, holder, named)
-        except (
-            OSError,
-            multipart.MultipartError,
-            BrokenTransferError,
-            CatalogConflictError,
-        ) as problem:
-            raise Refusal(500, str(problem)) from problem
-        except (tarfile.TarError, zipfile.BadZipFile, UnicodeError) as problem:
-            raise Refusal(500, str(problem)) from problem
-
-    def _check_number(self, named: str, request: Request) -> None:
-        """An all-digit label is a database id, which must exist and be readable (R§4.4)."""
-        if named.isdigit():
-            self._site.addresses.resources(named, (), request.user)
-
-    def _store(self, call: Call, holder: Holder, named: str) -> Reply:
-        request, query = call.request, call.request.query
-        path = path_of(call.tail)
-        incoming = self._incoming(request, path.rpartition("/")[2])
+def put(call: Call) -> Reply:
+    """Store what the request brings."""
+    query, named = call.query, call.variable("RES")
+    holder = addresses.target(call, strict=True).holders[0]
+    if named.isdigit():  # a database id, which must exist and be readable (R§4.4)
+        addresses.resources(call, named, ())
+    if not call.may("edit", holder):
+        return text("")  # nothing is stored and nothing is said (R§4.5)
+    path = call.file_path
+    with ExitStack() as spooled:
+        incoming = _incoming(call, path.rpartition("/")[2], spooled)
         if not incoming:
-            raise Refusal(
-                400,
-                "Unable to identify upload format. Send the file as multipart/form-data, or in "
-                "the body with inbody=true.",
-            )
-        try:
-            resource = self._resource(holder, named, query, request.user.name)
-            writer = _Writer(self._site, resource, request)
-            duplicates: list[str] = []
-            for one in incoming:
-                if query.flag("extract") and one.name.lower().endswith(_ARCHIVES):
-                    duplicates += writer.extract(one)
-                else:
-                    duplicates += writer.store(one, path or one.name)
-            writer.finish()
-        finally:
-            for one in incoming:
-                one.discard()
-        if query.flag("update-stats", default=True):
-            self._site.archive.measure(resource)
-        if duplicates:
-            return text(json_text({"duplicates": duplicates}), media_type="text/html")
-        return text("")
+            raise Refusal(400, _NO_FORMAT)
+        writer = _Writer(call, _resource(call, holder, named.split(",")[0]))
+        duplicates: list[str] = []
+        for name, write in incoming:
+            if query.flag("extract") and name.lower().endswith((*_ZIPS, *_TARS, ".gz")):
+                duplicates += writer.extract(name, write)
+            else:
+                duplicates += writer.store(path or name, write)
+        writer.finish()
+    if duplicates:
+        return text(json_text({"duplicates": duplicates}), media_type="text/html")
+    return text("")
 
-    def _resource(self, holder: Holder, named: str, query: Query, user: str) -> Resource:
-        """The first resource of that name on this very level, made if there is none (R§12.8)."""
-        site = self._site
-        with site.tables.lock:
-            own = site.tables.resources.of(holder.owner)
-            token = named.split(",")[0]
-            found = [it for it in own if token in (it.label, it.id) or not named]
-            resource = found[0] if found else None
-            if resource is None:
-                content = query.get("content")
-                if holder.category == "scans" and not own and not content:
-                    content = "RAW"
-                resource = site.archive.create(holder, token, user, content=content)
-            changed = replace(
-                resource,
-                format=query.get("format") or resource.format,
-                content=query.get("content") or resource.content,
-                description=query.get("description") or resource.description,
-                tags=_united(resource.tags, query),
-            )
-            return site.tables.resources.put(changed) if changed != resource else resource
 
-    def _incoming(self, request: Request, named: str) -> list[Incoming]:
-        """What the request brings; `named` is the last part of its path, for in-body files."""
-        media_type = request.media_type
-        is_form = media_type in ("multipart/form-data", "application/x-www-form-urlencoded")
-        if request.query.flag("inbody"):
-            if is_form:
-                return []
-            return [_in_body(request, media_type, named)]
-        if is_form:
-            return self._from_form(request)
-        return [_in_body(request, media_type, named)] if media_type in _IN_BODY else []
+def _resource(call: Call, holder: Holder, label: str) -> Resource:
+    """The first resource of that name on this very level, made if there is none (R§12.8)."""
+    query, rows = call.query, call.site.tables
+    with rows.lock:
+        own = rows.resources.of(holder.owner)
+        found = next((it for it in own if not label or label in (it.label, it.id)), None)
+        if found is None:
+            first = "RAW" if holder.object.kind == "scan" and not own else ""
+            content = query.get("content") or first
+            found = call.site.archive.create(holder, label, call.user.name, content=content)
+        names = ("format", "content", "description")
+        changed = replace(
+            found, **{it: query.get(it) or getattr(found, it) for it in names},
+            tags=",".join(dict.fromkeys([*filter(None, found.tags.split(",")),
+                                         *query.words("tags")])),
+        )  # fmt: skip
+        return rows.resources.put(changed) if changed != found else found
 
-    def _from_form(self, request: Request) -> list[Incoming]:
+
+def _incoming(call: Call, named: str, spooled: ExitStack) -> list[Incoming]:
+    """The files that a request brings; `named` is the last part of its path (R§4.1)."""
+    media_type, is_in_body = call.media_type, call.query.flag("inbody")
+    is_form = media_type in ("multipart/form-data", "application/x-www-form-urlencoded")
+    if is_form and not is_in_body:
+        content_type = call.headers.get("content-type", "")
         found: list[Incoming] = []
-        content_type = request.headers.get("content-type", "")
-        try:
-            for part in multipart.parts(request.body, content_type, self._site.archive.spool):
-                if part.filename is None:
-                    if part.field == "reference":
-                        raise multipart.MultipartError("a reference cannot stand in a form")
-                elif part.place is not None:
-                    name = part.filename.rpartition("\\")[2].rpartition("/")[2]
-                    place = part.place
-                    found.append(
-                        Incoming(
-                            name, partial(_move, place), partial(place.unlink, missing_ok=True)
-                        )
-                    )
-        except BaseException:
-            for one in found:
-                one.discard()
-            raise
+        for part in parts(call.body, content_type, call.site.archive.spool, spooled):
+            if part.place is not None:
+                found.append((part.filename, partial(_move, part.place)))
+            elif part.field == "reference":
+                raise MultipartError("a reference cannot stand in a form")
         return found
-
-
-def _united(tags: str, query: Query) -> str:
-    return ",".join(dict.fromkeys([it for it in tags.split(",") if it] + query.words("tags")))
+    if is_form or not (is_in_body or media_type in _IN_BODY):
+        return []
+    if not call.body.length and media_type != "application/zip":
+        raise Refusal(500, "The body of the request has no length.")
+    name = named or "upload" + _IN_BODY.get(media_type, ".unsupported")
+    return [(name, partial(_stream, call.body))]
 
 
 def _move(place: Path, destination: Path) -> None:
@@ -184,17 +120,9 @@ def _move(place: Path, destination: Path) -> None:
     destination.chmod(0o644)
 
 
-def _in_body(request: Request, media_type: str, named: str) -> Incoming:
-    """A file that is the body itself. Zero or unknown length only goes as a zip (R§4.1)."""
-    if not request.body.length and media_type != "application/zip":
-        raise Refusal(500, "The body of the request has no length.")
-    name = named or "upload" + _IN_BODY.get(media_type, ".unsupported")
-    return Incoming(name, partial(_stream, request.body), lambda: None)
-
-
 def _stream(body: Body, destination: Path) -> None:
     with destination.open("wb", buffering=0) as out:
-        while piece := body.read(_PIECE):
+        while piece := body.read(PIECE):
             out.write(piece)
 
 
@@ -205,21 +133,20 @@ class _Writer:
     and the bytes lie in place without being listed.
     """
 
-    def __init__(self, site: Site, resource: Resource, request: Request) -> None:
-        self._archive = site.archive
-        self._event = str(site.tables.number("event"))
+    def __init__(self, call: Call, resource: Resource) -> None:
+        self._call = call
+        self._archive = call.site.archive
         self._resource = resource
-        self._query = request.query
-        self._user = request.user.name
-        self._base = site.archive.base(resource, request)
+        self._event = call.site.tables.number("event")
+        self._base = self._archive.base(resource, conflict=call.conflict)
         self._entries = {entry.uri: entry for entry in self._base.entries}
         self._changed = False
 
-    def store(self, incoming: Incoming, path: str) -> list[str]:
+    def store(self, path: str, write: Callable[[Path], None]) -> list[str]:
         """Write one file; returns its path if it exists and may not be overwritten."""
-        place = self._archive.file(self._resource, path)
+        place, query = self._archive.file(self._resource, path), self._call.query
         if place.exists():
-            if not self._query.flag("overwrite"):
+            if not query.flag("overwrite"):
                 return [path]
             if place.name.endswith("_catalog.xml") or place.name.startswith(".~lock-"):
                 raise OSError(f"XNAT cannot catalog {place.name}")
@@ -227,95 +154,99 @@ class _Writer:
                 raise IsADirectoryError(f"{place} (Is a directory)")
             place.unlink()  # deleted first, then written: not atomic, as in XNAT (R§4.6)
         place.parent.mkdir(parents=True, exist_ok=True)
-        incoming.write(place)
-        self._note(path)
-        return []
-
-    def _note(self, path: str) -> None:
-        query, now = self._query, timestamp()
-        place = self._archive.file(self._resource, path)
-        fresh = self._archive.entry_for(self._resource, path, self._user, self._event)
-        known = self._entries.get(path)
-        if known is not None:
-            fresh = self._updated(known, fresh, now, place)
-        tags = tuple(dict.fromkeys((*fresh.tags, *query.words("tags"))))
+        write(place)
+        known, user = self._entries.get(path), self._call.user.name
+        entry = self._archive.entry(self._resource, path, user, self._event, known)
         self._entries[path] = replace(
-            fresh,
-            format=query.get("format") or fresh.format,
-            content=query.get("content") or fresh.content,
-            tags=tags,
+            entry,
+            format=query.get("format") or entry.format,
+            content=query.get("content") or entry.content,
+            tags=tuple(dict.fromkeys((*entry.tags, *query.words("tags")))),
         )
         self._changed = True
+        return []
 
-    def _updated(self, known: Entry, fresh: Entry, now: str, place: Path) -> Entry:
-        """An overwritten entry; without checksums it keeps a stale digest (R§7)."""
-        return replace(
-            known,
-            size=fresh.size,
-            digest=md5_of(place) if self._archive.checksums else known.digest,
-            modified_time=now,
-            modified_by=self._user,
-            modified_event=self._event,
-        )
-
-    def extract(self, incoming: Incoming) -> list[str]:
+    def extract(self, name: str, write: Callable[[Path], None]) -> list[str]:
         """Unpack an archive into the resource's root (R§4.3); returns the duplicates."""
-        spooled = self._archive.spool / f"extract_{self._event}_{incoming.name.rpartition('/')[2]}"
+        spooled = self._archive.spool / f"extract_{self._event}_{name.rpartition('/')[2]}"
         duplicates = []
         try:
-            incoming.write(spooled)
-            with ExitStack() as closing:
-                for member in _members(spooled, incoming.name, closing):
-                    duplicates += self.store(member, member.name)
+            write(spooled)
+            for member, unpack in _members(spooled, name):
+                path = os.path.normpath(member)
+                if path.startswith(("/", "..")):
+                    raise OSError(f"{member} leads out of the resource")
+                duplicates += self.store(path, unpack)
         finally:
             spooled.unlink(missing_ok=True)
         return duplicates
 
     def finish(self) -> None:
-        """Rewrite the catalog. Raises CatalogConflictError."""
+        """Rewrite the catalog and count anew. Raises CatalogConflictError."""
         if self._changed:
             self._archive.rewrite(self._resource, self._entries.values(), self._base)
+        if self._call.query.flag("update-stats", default=True):
+            self._archive.measure(self._resource)
 
 
-def _members(spooled: Path, name: str, closing: ExitStack) -> list[Incoming]:
+def _members(spooled: Path, name: str) -> Iterator[Incoming]:
     """The files in an archive; its kind goes by the suffix of the name (R§4.3)."""
-    lower = name.lower()
-    if lower.endswith((".zip", ".zar")):
-        packed = closing.enter_context(zipfile.ZipFile(spooled))
-        return [
-            Incoming(_inside(it.filename), partial(_unzip, packed, it.filename), lambda: None)
-            for it in packed.infolist()
-            if not it.is_dir()
-        ]
-    if lower.endswith((".tar", ".xar", ".tgz", ".tar.gz")):
+    if name.lower().endswith(_ZIPS):
+        with zipfile.ZipFile(spooled) as packed:
+            for it in packed.infolist():
+                if not it.is_dir():
+                    yield it.filename, partial(_copy, partial(packed.open, it))
+    elif name.lower().endswith(_TARS):
         with tarfile.open(spooled) as tar:
-            return [
-                Incoming(_inside(it.name), partial(_untar, spooled, it.name), lambda: None)
-                for it in tar
-                if it.isfile()
-            ]
-    return [Incoming(name[: -len(".gz")], partial(_gunzip, spooled), lambda: None)]
+            for member in tar:
+                if member.isfile():
+                    yield member.name, partial(_copy, partial(tar.extractfile, member))
+    else:
+        yield name[: -len(".gz")], partial(_copy, partial(gzip.open, spooled))
 
 
-def _inside(name: str) -> str:
-    path = os.path.normpath(name)
-    if path.startswith(("/", "..")):
-        raise OSError(f"{name} leads out of the resource")
-    return path
+def _copy(source: Callable[[], Any], destination: Path) -> None:
+    with source() as stream, destination.open("wb") as out:
+        shutil.copyfileobj(stream, out, PIECE)
 
 
-def _unzip(packed: zipfile.ZipFile, name: str, destination: Path) -> None:
-    with packed.open(name) as src, destination.open("wb") as out:
-        shutil.copyfileobj(src, out, _PIECE)
+def delete(call: Call) -> Reply:
+    """Remove files from the catalogs and, unless told otherwise, from disk."""
+    target = addresses.target(call, strict=True)
+    pairs = addresses.resources(call, call.variable("RES"), target.holders)
+    if not pairs or "RES" not in call.variables:
+        raise Refusal(400, "Unable to identify resource.")
+    if not all(call.may("delete", holder) for holder, _resource in pairs):
+        raise Refusal(403, "User account doesn't have permission to delete this file.")
+    removed = sum(_remove(call, resource) for _holder, resource in pairs)
+    if not removed:
+        raise Refusal(204 if call.query.flag("accept-not-found") else 404)
+    return text("")
 
 
-def _untar(spooled: Path, name: str, destination: Path) -> None:
-    with tarfile.open(spooled) as tar, destination.open("wb") as out:
-        source = tar.extractfile(name)
-        if source is not None:
-            shutil.copyfileobj(source, out, _PIECE)
+def _remove(call: Call, resource: Resource) -> int:
+    archive = call.site.archive
+    base = archive.base(resource, conflict=call.conflict)
+    gone = _doomed(base.entries, call.file_path)
+    if gone:
+        archive.rewrite(resource, [it for it in base.entries if it.uri not in gone], base)
+        for uri in gone if call.query.flag("removeFiles", default=True) else ():
+            archive.unlink(resource, uri)
+        archive.measure(resource)
+    return len(gone)
 
 
-def _gunzip(spooled: Path, destination: Path) -> None:
-    with gzip.open(spooled) as source, destination.open("wb") as out:
-        shutil.copyfileobj(source, out, _PIECE)
+def _doomed(entries: tuple[Entry, ...], path: str) -> set[str]:
+    """The paths that a DELETE removes.
+
+    Every one that equals or starts with `path`; if that ends in `*` it is besides a regular
+    expression over the whole path, its last `*` standing for `.*`. An empty path means all.
+    """
+    chosen = {entry.uri for entry in entries if entry.uri.startswith(path)}
+    if path.endswith("*"):
+        try:
+            pattern = re.compile(path[:-1] + ".*")
+        except re.error:
+            return chosen
+        chosen |= {entry.uri for entry in entries if pattern.fullmatch(entry.uri)}
+    return chosen

@@ -1,25 +1,22 @@
 """Who may knock: accounts, alias tokens, the lock-out after failures, and HTTP sessions (R§6).
 
-What a user may do with a project is in `rights.py`; how a request presents itself is in
-`gate.py`.
+What a user may do with a project is in `site.py`; how a request presents itself is in `gate.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
+import string
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from xnatfs.demo.database import Database, Rows
+from xnatfs.demo.rows import Journal, Rows
 
-LOCK_AFTER_FAILURES = 20  # site preference maxFailedLogins (R§6)
-LOCK_OUT_S = 3600.0
-TOKEN_LIFE_S = 2 * 24 * 3600.0  # site preference aliasTokenTimeout
-_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+_LOCK_AFTER_FAILURES = 20  # site preference maxFailedLogins (R§6)
+_LOCK_OUT_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +27,6 @@ class User:
     salt: str = ""
     secret: str = ""
     admin: bool = False
-    enabled: bool = True
 
     @property
     def guest(self) -> bool:
@@ -69,21 +65,16 @@ def _digest(salt: str, password: str) -> str:
 class Accounts:
     """The users and their alias tokens.
 
-    Threading: the rows have the database's lock; `_failures` is guarded by `_lock`.
+    Threading: the rows have the journal's lock; `_failures` is guarded by `_lock`.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        token_life_s: float = TOKEN_LIFE_S,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._token_life_s = token_life_s
-        self._clock = clock
+    def __init__(self, journal: Journal, token_life_s: float) -> None:
+        self._journal = journal
+        self._token_life_ms = int(token_life_s * 1000)
         self._lock = threading.Lock()
-        self._failures: dict[str, tuple[int, float]] = {}
-        self.users: Rows[User] = Rows(database, User, "user", lambda user: user.name)
-        self.tokens: Rows[AliasToken] = Rows(database, AliasToken, "token", lambda it: it.alias)
+        self._failures: dict[str, tuple[int, float]] = {}  # how many, and when the last one was
+        self.users: Rows[User] = Rows(journal, User, "user", lambda user: user.name)
+        self.tokens: Rows[AliasToken] = Rows(journal, AliasToken, "token", lambda it: it.alias)
 
     def add(self, name: str, password: str, *, admin: bool = False) -> User:
         """Make an account."""
@@ -98,36 +89,30 @@ class Accounts:
         token = self.tokens.get(name)
         if token is not None:
             owner = self.users.get(token.user)
-            return owner if secrets.compare_digest(token.secret, password) else None
+            is_right = secrets.compare_digest(token.secret.encode(), password.encode())
+            return owner if is_right else None
         user = self.users.get(name)
         if user is None:
             return None
         with self._lock:
             count, since = self._failures.get(name, (0, 0.0))
-            if count >= LOCK_AFTER_FAILURES:
-                if self._clock() - since < LOCK_OUT_S:
+            if count >= _LOCK_AFTER_FAILURES:
+                if time.time() - since < _LOCK_OUT_S:
                     return None
                 count = 0
-            if user.enabled and secrets.compare_digest(user.secret, _digest(user.salt, password)):
+            if secrets.compare_digest(user.secret, _digest(user.salt, password)):
                 self._failures.pop(name, None)
                 return user
-            self._failures[name] = (count + 1, self._clock())
+            self._failures[name] = (count + 1, time.time())
         return None
 
     def issue(self, user: str) -> AliasToken:
         """A new alias token for a user."""
-        created = int(self._clock() * 1000)
-        secret = "".join(secrets.choice(_LETTERS) for _ in range(64))
-        return self.tokens.put(
-            AliasToken(
-                str(uuid.uuid4()),
-                secret,
-                user,
-                self.tokens.database.next_number("token"),
-                created,
-                created + int(self._token_life_s * 1000),
-            )
-        )
+        letters = string.ascii_letters + string.digits
+        secret = "".join(secrets.choice(letters) for _ in range(64))
+        number, now = self._journal.next_number("token"), int(time.time() * 1000)
+        token = AliasToken(str(uuid.uuid4()), secret, user, number, now, now + self._token_life_ms)
+        return self.tokens.put(token)
 
 
 class Sessions:
@@ -136,31 +121,30 @@ class Sessions:
     Threading: `_live` is guarded by `_lock`.
     """
 
-    def __init__(self, idle_s: float, cap: int, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, idle_s: float, cap: int) -> None:
         self.idle_s = idle_s
         self._cap = cap
-        self._clock = clock
         self._lock = threading.Lock()
         self._live: dict[str, Session] = {}
 
     def touch(self, session_id: str) -> Session | None:
         """The live session of that id, kept alive by this; None when it expired or never was."""
-        now = self._clock()
+        now = time.time()
         with self._lock:
             session = self._live.get(session_id)
-            if session is None:
-                return None
-            if now - session.last_used > self.idle_s:
-                del self._live[session_id]
+            if session is None or now - session.last_used > self.idle_s:
+                self._live.pop(session_id, None)
                 return None
             session.last_used = now
             return replace(session)
 
     def open(self, user: str) -> Session | None:
         """A new session for a user; None when the user has as many as are allowed (R§6)."""
-        now = self._clock()
+        now = time.time()
         with self._lock:
-            self._forget_idle(now)
+            if len(self._live) % 64 == 0:  # a sweep now and then is enough
+                live = self._live.items()
+                self._live = {it: s for it, s in live if now - s.last_used <= self.idle_s}
             mine = sum(1 for session in self._live.values() if session.user == user)
             if user != GUEST.name and mine >= self._cap:
                 return None
@@ -177,10 +161,3 @@ class Sessions:
         """End every session, as idling out would."""
         with self._lock:
             self._live.clear()
-
-    def _forget_idle(self, now: float) -> None:
-        if len(self._live) % 64:
-            return  # a sweep now and then is enough
-        dead = [key for key, one in self._live.items() if now - one.last_used > self.idle_s]
-        for key in dead:
-            del self._live[key]

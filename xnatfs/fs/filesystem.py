@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from xnatfs.cache import accounts
 from xnatfs.config import Settings
 from xnatfs.errors import (
     Interrupted,
@@ -20,11 +21,13 @@ from xnatfs.errors import (
     Protected,
     ServerFault,
     Stale,
+    UsageError,
     XnatfsError,
 )
 from xnatfs.fs import removing
 from xnatfs.fs import rename as renaming
 from xnatfs.fs.appearance import PREFIX, Mark, inode
+from xnatfs.fs.below import Depth
 from xnatfs.fs.folders import Folders
 from xnatfs.fs.names import NameClass, classify
 from xnatfs.fs.opening import Opening
@@ -35,11 +38,15 @@ from xnatfs.fs.sendoff import SendOff
 from xnatfs.fs.unstored import Unstored
 from xnatfs.fs.values import Attributes, Caller, Entry, Kind, Opened, ReadFailure, Space
 from xnatfs.rest import tokens
+from xnatfs.rest.identity import GUEST
 from xnatfs.rest.login import Credentials
+from xnatfs.rest.offline import OfflineSession
 from xnatfs.rest.session import Session
 from xnatfs.tree.namespace import Node
 from xnatfs.upload.queue import Row
 from xnatfs.waiting import Waiter
+
+_DAY_S = 86400.0
 
 # Names that a desktop or a shell asks for everywhere; no request is made for them.
 _NEVER_ASKED = (NameClass.LOCAL, NameClass.REMOVED)
@@ -69,6 +76,7 @@ class FileSystem:
         self._opening = Opening(self._parts)
         self._unstored = Unstored(self._parts)
         self.search = Search(self._parts)
+        self.depth = Depth(self._parts)
         self._send_off = SendOff(self._parts)
 
     @classmethod
@@ -84,6 +92,32 @@ class FileSystem:
         # Commands that end soon keep a stored login alive too.
         tokens.keep(session, settings.state_folder, waiter)
         return cls(settings, session, mount)
+
+    @classmethod
+    def offline(cls, settings: Settings, user: str = "", mount: str = "") -> FileSystem:
+        """Show what the store has, without a login and without a network.
+
+        Args:
+            settings: all of them.
+            user: whose, if the store knows several accounts of the server.
+            mount: as above.
+
+        Raises: UsageError: the store has nothing of the server, or of several accounts.
+        """
+        url, folder = settings.server.url.rstrip("/"), settings.store.folder
+        known = accounts.known(folder, url)
+        wanted = settings.server.user or (user if user in known else "")
+        if settings.server.anonymous:
+            wanted = GUEST
+        if not known or wanted not in ("", *known):
+            who = f" for {wanted!r}" if known else ""
+            raise UsageError(
+                f"{folder} holds nothing of {url}{who}: run `xnatfs prefetch` with this "
+                "--cache-dir where there is a network"
+            )
+        if not wanted and len(known) > 1:
+            raise UsageError(f"{folder} holds {', '.join(known)}: say which with -u")
+        return cls(settings, OfflineSession(url, wanted or known[0]), mount)
 
     def adopt(self, waiter: Waiter) -> None:
         """Start serving, in this process: take a place in the spool, look at the root.
@@ -345,13 +379,29 @@ class FileSystem:
 
     def keep_login(self, waiter: Waiter) -> float:
         """Renew a stored login before it ends; returns seconds after which to look again."""
+        if self._settings.offline:
+            return _DAY_S
         folder = self._settings.state_folder
         return self._parts.run(partial(tokens.keep, self._session, folder), "the login", waiter)
 
-    def refresh(self, path: str) -> None:
-        """Forget what is known of the names; the next look asks the server."""
-        del path
-        self._parts.listings.forget(None)
+    def refresh(self, path: str, waiter: Waiter) -> None:
+        """Forget what is known of the names at and below a path; the next look asks the server.
+
+        Raises: NotFound, and what the look-up raises.
+        """
+        whole = path.strip("/") == "" and self._root == "/"
+        names = self._parts.names
+        names.forget(names.root() if whole else self._node(path, waiter), waiter)
+
+    def inside(self, path: str) -> str:
+        """Where a path of the archive is in this mount.
+
+        Raises: NotFound: the mount shows another part of the archive.
+        """
+        root = self._root.rstrip("/")
+        if path != self._root and not path.startswith(f"{root}/"):
+            raise NotFound(f"{path} is not below {self._root}")
+        return path.removeprefix(root) or "/"
 
     def close(self) -> None:
         """Release the spool, log out of a session of our own. Never raises."""

@@ -10,6 +10,7 @@ import time
 from xnatfs.errors import AlreadyExists, FolderNotEmpty, NotFound, Protected
 from xnatfs.fs.parts import Parts
 from xnatfs.fs.values import Kind
+from xnatfs.model.entities import Item
 from xnatfs.model.levels import BY_COLLECTION, RESOURCE, Level
 from xnatfs.model.paths import join, server_name
 from xnatfs.rest.addresses import check_new_file, check_new_label, check_new_object
@@ -75,6 +76,12 @@ class Folders:
         label = server_name(name)
         check_new_label(label)
         owner = parent.item
+        if parts.settings.offline:
+            parts.rights.require_create(parent, waiter)
+            address = f"{owner.address}{RESOURCE.listing}/{label}"
+            parts.overlay.add_resource(Item(RESOURCE, address, label, address, {}))
+            self._made.add(address)
+            return
         parts.run(
             lambda worker: parts.archive.create_resource(owner, label, worker),
             f"the new resource {name}",
@@ -112,13 +119,19 @@ class Folders:
         if self._holds_files(files, waiter):
             raise FolderNotEmpty(f"{node.path} is not empty")
         parts = self._parts
+        if not parts.overlay.has_resource(resource):
+            self._delete_resource(node, waiter)
+        self._made.discard(resource.address)
+        parts.overlay.forget_resource(resource)
+
+    def _delete_resource(self, node: Node, waiter: Waiter) -> None:
+        parts, resource = self._parts, node.resource
+        assert resource is not None
         parts.run(
             lambda worker: parts.archive.delete_resource(resource, worker),
             f"the removal of {node.path}",
             waiter,
         )
-        self._made.discard(resource.address)
-        parts.overlay.forget_resource(resource)
         parts.listings.forget(None)
 
     def _holds_files(self, node: Node, waiter: Waiter) -> bool:

@@ -19,6 +19,7 @@ def status(parts: Parts, mount: str) -> dict[str, Any]:
         "path": parts.settings.view.path,
         "started": parts.started,
         "read_only": parts.settings.policy.read_only,
+        "offline": parts.settings.offline,
         "downloads": asdict(parts.downloads.stats()),
         "store": asdict(parts.store.stats()),
         "uploads": {

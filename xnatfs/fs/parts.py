@@ -83,7 +83,8 @@ class Parts:
         self.archive = Archive(session, settings.server.reason)
         self.transfer = Transfer(session, settings.server.reason)
         self.store = Store(settings.store, store_key(session.url, session.user))
-        sharing = Sharing(self.store.shelf, self.store.claims, self._gone, offline=False)
+        self.store.sign(session.url, session.user)
+        sharing = Sharing(self.store.shelf, self.store.claims, self._gone, offline=settings.offline)
         self.listings = Listings(self.archive, self.workers, limits, sharing)
         self.overlay = Overlay()
         self.names = Namespace(self.listings, self.overlay, limits, settings.view.scan_names)
@@ -95,9 +96,7 @@ class Parts:
         )
         self.outbox = Outbox(self.uploader, self.senders, limits)
         self.groups = GroupCommit(settings.spool.folder)
-        self.rights = Rights(
-            settings.policy, self.listings, self.archive, self.receipts, self.run, limits
-        )
+        self.rights = Rights(settings, self.listings, self.archive, self.receipts, self.run)
         self.appearance = Appearance(settings.view)
         self.files = Files(limits.metadata_ttl_s / 2)
         self.started = time.time()
@@ -121,17 +120,18 @@ class Parts:
 
     def open_source(self, resource: Item, version: Version, label: str) -> Reader:
         """A way to read a version: the store, and the server behind it."""
-        # All parts of one opening are of one version: what the first reply said counts.
-        modified = version.modified
 
         def fetch(
-            start: int, length: int | None, sink: Callable[[bytes], None], waiter: Waiter
+            start: int,
+            length: int | None,
+            modified: str,
+            sink: Callable[[bytes], None],
+            waiter: Waiter,
         ) -> Head:
-            nonlocal modified
             # A whole file is not compared with the size of the catalog here: ``download`` tells
             # a catalog that is out of date from a file that was replaced.
             whole = start == 0 and length is None
-            head = self.transfer.fetch(
+            return self.transfer.fetch(
                 resource,
                 version.path,
                 sink,
@@ -141,8 +141,6 @@ class Parts:
                 size=None if whole else version.size,
                 modified=modified,
             )
-            modified = modified or head.modified
-            return head
 
         siblings = siblings_of(self, resource, label.removesuffix(version.path))
         return self.downloads.open(version, fetch, label, siblings)
@@ -180,7 +178,7 @@ class Parts:
     @property
     def write_back(self) -> bool:
         """Whether a close is content with the spool."""
-        return self.settings.spool.write_back
+        return self.settings.spool.write_back or self.settings.offline
 
     def seal(self, upload: Upload) -> None:
         """The content is complete; within seconds it survives a power loss."""
@@ -204,7 +202,8 @@ class Parts:
 
     def post(self, file: OpenFile) -> None:
         """Send a sealed file in the background."""
-        self.outbox.post(file)
+        if not self.settings.offline:
+            self.outbox.post(file)
 
     def decided(self, file: OpenFile) -> None:
         """A file that was sent in the background is on the server, or never will be."""
@@ -295,6 +294,8 @@ class Parts:
         """
         if row.digest and row.size is not None:
             return Version(row.resource_id, row.path, row.size, row.digest)
+        if self.settings.offline and row.modified and row.size is not None:
+            return Version(row.resource_id, row.path, row.size, "", row.modified)
         head = self._head(resource, row, waiter)
         size = head.size if head.size is not None else row.size or 0
         if row.size is not None and size != row.size:
@@ -303,6 +304,7 @@ class Parts:
                 f"{row.path}: the catalog says {row.size} bytes, the server holds {size}: "
                 "the catalog is out of date, or the file was just replaced"
             )
+        self.listings.learned(resource, replace(row, size=size, modified=head.modified))
         return Version(row.resource_id, row.path, size, row.digest, head.modified)
 
     def _head(self, resource: Item, row: RemoteFile, waiter: Waiter) -> Head:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from xnatfs.errors import NotAFolder
 from xnatfs.fs.parts import Parts
 from xnatfs.model.entities import Item, Kind
-from xnatfs.model.levels import PROJECT, SCAN
+from xnatfs.model.levels import EXPERIMENT, PROJECT, SCAN, SUBJECT
 from xnatfs.rest import addresses, survey
 from xnatfs.tree import places
 from xnatfs.tree.namespace import Node
@@ -74,6 +74,26 @@ class Search:
         Raises: NotFound, with the nearest name; NotAFolder.
         """
         return places.resolve(self._parts.names, path, waiter).path
+
+    def address(self, path: str, waiter: Waiter, *, page: bool) -> str:
+        """The web address of what a path means, below the server's.
+
+        Args:
+            path: as with ``resolve``.
+            waiter: limits of the wait.
+            page: the browser's page of the nearest project, subject or session; else what the
+                REST interface calls it.
+
+        Raises: NotFound, with the nearest name; BadName: no address leads there.
+        """
+        node = places.resolve(self._parts.names, path, waiter)
+        if page:
+            return _page(node)
+        address = f"/data{node.item.address}"
+        if node.in_files:
+            inner = addresses.readable(node.inner) if node.inner else ""
+            return f"{address}/files" + (f"/{inner}" if inner else "")
+        return f"{address}/{node.collection}" if node.collection else address
 
     def look(self, path: str, waiter: Waiter, *, now: bool = False) -> Seen:
         """What ``path`` means, links followed.
@@ -172,6 +192,22 @@ class Search:
                 description=item.cells["series_description"],
                 resources=tuple(resources[item.id]),
             )
+
+
+def _page(node: Node) -> str:
+    """The page of the innermost object that has one."""
+    elements = {PROJECT.name: "xnat:projectData", SUBJECT.name: "xnat:subjectData"}
+    for item in reversed(node.chain):
+        kind = elements.get(item.level.name, "")
+        if item.level is EXPERIMENT:
+            kind = item.cells.get("xsiType", "")
+        if kind:
+            project = f"/project/{node.chain[0].id}" if node.chain[0].level is PROJECT else ""
+            return (
+                f"/app/action/DisplayItemAction/search_value/{addresses.segment(item.id)}"
+                f"/search_element/{kind}/search_field/{kind}.ID{project}"
+            )
+    return "/"
 
 
 def _item(session: Item, row: survey.ScanRow) -> Item:

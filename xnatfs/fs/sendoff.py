@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
-from xnatfs.errors import Conflict, Protected, XnatfsError
+from xnatfs.errors import AlreadyExists, Conflict, Protected, ServerFault, XnatfsError
 from xnatfs.fs.openfile import OpenFile
 from xnatfs.fs.parts import Parts
+from xnatfs.model.entities import Item
+from xnatfs.model.levels import BY_COLLECTION, RESOURCE
 from xnatfs.model.versions import Version
 from xnatfs.upload.queue import Queue, Row, Standing
 from xnatfs.upload.record import Base, State
@@ -28,6 +31,8 @@ class SendOff:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._queue = Queue(parts.settings.spool)
+        # Resources that were made for uploads, by the address that these have.
+        self._made: dict[str, Item] = {}
 
     def drain(self, waiter: Waiter) -> None:
         """Send what is complete; returns when all of it is on the server, or was refused.
@@ -83,6 +88,7 @@ class SendOff:
         if upload is not None:
             # Whoever had it may have sent it.
             upload.doubt()
+            self._make_resource(upload)
             self._post(upload)
         return True
 
@@ -111,6 +117,37 @@ class SendOff:
             return False
         return (record.target.server, record.target.account) == self._parts.spool.account
 
+    def _make_resource(self, upload: Upload) -> None:
+        """Where an upload of a mount without a network goes is made now, or shown until then."""
+        parts, target = self._parts, upload.record.target
+        if target.is_made:
+            return
+        wanted = target.item()
+        if parts.settings.offline:
+            parts.overlay.add_resource(wanted)
+            return
+        made = self._made.get(wanted.address)
+        if made is None:
+            made = parts.run(
+                lambda worker: self._ask_for(wanted, worker),
+                f"the new resource of {target.labels}",
+                parts.patient(),
+            )
+            self._made[wanted.address] = made
+            parts.listings.forget(owner_of(wanted))
+        parts.readdress(upload, made, target.path, target.labels, None)
+
+    def _ask_for(self, wanted: Item, waiter: Waiter) -> Item:
+        """The resource of that label, made if need be. On a worker."""
+        archive, owner = self._parts.archive, owner_of(wanted)
+        with suppress(AlreadyExists):
+            archive.create_resource(owner, wanted.label, waiter)
+        below = owner.address + RESOURCE.listing
+        for item in archive.resources(owner, waiter):
+            if item.label == wanted.label and item.address.rpartition("/")[0] == below:
+                return item
+        raise ServerFault(f"the server made {wanted.address}, but does not list it")
+
     def _post(self, upload: Upload) -> None:
         parts, target = self._parts, upload.record.target
         resource = target.item()
@@ -124,6 +161,13 @@ class SendOff:
             parts.overlay.add_file(resource, target.path)
         parts.post(file)
         parts.files.let_go(file)
+
+
+def owner_of(resource: Item) -> Item:
+    """The object that a resource belongs to, by its address alone."""
+    address = resource.address.rpartition(RESOURCE.listing + "/")[0]
+    collection, id_ = address.rsplit("/", 2)[1:]
+    return Item(BY_COLLECTION[collection], id_, "", address, {})
 
 
 def _version(resource_id: str, path: str, base: Base | None) -> Version | None:

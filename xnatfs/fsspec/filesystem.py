@@ -219,7 +219,7 @@ class XnatFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
         """Ask the server anew; what this process changes is seen without."""
         del path
         if self._known is not None:
-            self._fs.refresh("/")
+            self._fs.refresh("/", self._waiter())
 
     # -- changes of names
 

@@ -17,5 +17,7 @@ class Farewell:
     sent_bytes: int = 0
     # Rows as ``FileSystem.pending`` has them.
     pending: list[dict[str, Any]] = field(default_factory=list)
+    # What is pending shall wait: the mount used no network.
+    offline: bool = False
     # ``ReadFailure`` as dictionaries.
     read_failures: list[dict[str, Any]] = field(default_factory=list)

@@ -167,10 +167,12 @@ class Serving:
             progress: told the number of uploads still to come.
         """
         try:
-            # Nobody new gets in; what is open is served on.
-            mounts.unmount(self._plan.mountpoint, lazy=True)
+            # Nobody new gets in; what is open is served on. What is mounted there after ours was
+            # taken away is not ours.
+            if not self._loop_ended.is_set():
+                mounts.unmount(self._plan.mountpoint, lazy=True)
         except XnatfsError as error:
-            log.log(logging.DEBUG if self._loop_ended.is_set() else logging.WARNING, "%s", error)
+            log.warning("%s", error)
         with suppress(WaitEnded):
             while self._operations.busy() and not self._loop_ended.wait(POLL_S):
                 patience.check("the end of all work in the mount")
@@ -203,9 +205,21 @@ class Serving:
         return self._fs.status() | {"errors": self._operations.errors()}
 
     def _refresh(self, request: control.Message, say: control.Say) -> bool:
-        self._fs.refresh(str(request.get("path", "/")))
-        say({"done": True})
+        path = str(request.get("path", "/"))
+        # A path of the archive, in place of one in this mount.
+        problem = self._forget(path, whole=bool(request.get("whole")))
+        say({"problem": problem} if problem else {"done": True})
         return False
+
+    def _forget(self, path: str, *, whole: bool = False) -> str:
+        """Forget what is known of names at and below a path; returns what was in the way."""
+        try:
+            inside = self._fs.inside(path) if whole else path
+            self._fs.refresh(inside, Waiter(total_s=self._settings.limits.io_timeout_s))
+        except XnatfsError as error:
+            log.info("cannot refresh %s: %s", path, error)
+            return str(error)
+        return ""
 
     def _drain_for_umount(self, request: control.Message, say: control.Say) -> bool:
         """Send what is left, with progress; the command then takes the mount away."""
@@ -270,7 +284,7 @@ class Serving:
     def _wait_for_signals(self) -> None:
         # In the foreground it says that the terminal is gone.
         while signal.sigwait(_SIGNALS) == signal.SIGHUP and not self._plan.foreground:
-            self._fs.refresh("/")
+            self._forget("/")
         # A second one while the first is being obeyed ends it at once.
         threading.Thread(target=self._end_now, name="signals-2", daemon=True).start()
         drain_s = self._settings.limits.drain_s
@@ -316,15 +330,18 @@ class Serving:
             os._exit(code)
 
     def _last_word(self) -> Farewell:
-        uploads = self._fs.status().get("uploads", {})
+        status = self._fs.status()
+        uploads = status.get("uploads", {})
         last = Farewell(
             sent_files=int(uploads.get("sent_files", 0)),
             sent_bytes=int(uploads.get("sent_bytes", 0)),
             pending=self._fs.pending(),
+            offline=bool(status.get("offline")),
             read_failures=[asdict(failure) for failure in self._fs.read_failures()],
         )
+        level = logging.INFO if last.offline else logging.WARNING
         for row in last.pending:
-            log.warning("not on the server: %s (%s)", row.get("path"), row.get("error") or "")
+            log.log(level, "not on the server: %s (%s)", row.get("path"), row.get("error") or "")
         return last
 
     def _keep_or_forget(self, last: Farewell) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 
 from xnatfs.config import Limits
 from xnatfs.errors import BadReply
@@ -34,6 +34,9 @@ Row = TypeVar("Row")
 
 # Rows that all cached listings may hold together; a row costs about 0.6 KB.
 MOST_ROWS = 400_000
+
+# Resources of which is remembered what no listing tells.
+MOST_LEARNED = 4096
 
 # A session with at most this many files is listed whole in one request (R§1.3). The server reads
 # every catalog of the session for it, so beyond that each resource is asked on its own.
@@ -111,6 +114,8 @@ class Listings:
         self._cache = TTLCache(MOST_ROWS, self._ttl, timer=time.monotonic, getsizeof=_weight)
         self._asking: dict[Key, _Asking] = {}
         self._own: dict[str, dict[str, _Own]] = {}
+        # What no listing tells, by resource and path.
+        self._learned: LRUCache[str, dict[str, RemoteFile]] = LRUCache(MOST_LEARNED)
         # Grows with every listing that comes or is forgotten; read without the lock.
         self.changes = 0
 
@@ -178,7 +183,7 @@ class Listings:
             not_before: as with ``items``.
         """
         key = Key(FILES, resource.address)
-        if not not_before and session is not None and not self._holds(key):
+        if not not_before and session is not None and not self._knows(key):
             resources = self.resources(session, waiter).rows
             if file_count(resources) <= WHOLE_SESSION_FILES and resource in resources:
                 what = f"the files of {session.label or session.id}"
@@ -266,6 +271,7 @@ class Listings:
     def learned(self, resource: Item, row: RemoteFile) -> None:
         """The server was asked about one file: what the listing did not tell of it."""
         with self._mu:
+            self._learned.setdefault(resource.address, {})[row.path] = row
             listing = self._cache.get(Key(FILES, resource.address))
             if isinstance(listing, FileListing) and listing.catalog.get(row.path) is not None:
                 listing.catalog.change(row.path, row)
@@ -273,8 +279,10 @@ class Listings:
     def keep(self, resource: Item, waiter: Waiter) -> None:
         """Write down what is known of a resource's files, with what was learned of each."""
         listing = self.files(resource, None, waiter)
-        key = Key(FILES, resource.address)
-        self._sharing.keep(key, Told(listing.catalog.rows(), listing.asked))
+        with self._mu:
+            learned = dict(self._learned.get(resource.address, {}))
+        rows = [_completed(row, learned.get(row.path)) for row in listing.catalog.rows()]
+        self._sharing.keep(Key(FILES, resource.address), Told(rows, listing.asked))
 
     def forget(self, item: Item | None) -> None:
         """Forget what lies at or below ``item`` (None: everything)."""
@@ -339,6 +347,10 @@ class Listings:
                 self._asking[key] = asking = _Asking(future, since)
             return asking
 
+    def _knows(self, key: Key) -> bool:
+        """Whether a resource's own listing is here; offline it may know more than the session's."""
+        return self._holds(key) or (self._sharing.offline and self._sharing.has(key))
+
     def _holds(self, key: Key) -> bool:
         with self._mu:
             return self._cached(key) is not None
@@ -394,3 +406,10 @@ class Listings:
         self._cache[key] = listing
         self.changes += 1
         return listing
+
+
+def _completed(row: RemoteFile, learned: RemoteFile | None) -> RemoteFile:
+    """A row with what was learned of that file, if it is still the same."""
+    if learned is None or row.digest != learned.digest or row.size not in (None, learned.size):
+        return row
+    return learned

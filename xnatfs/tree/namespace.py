@@ -19,7 +19,7 @@ from xnatfs.errors import IsAFolder, NotAFolder, NotALink, NotFound
 from xnatfs.model.entities import Item, Kind, LocalFile, RemoteFile
 from xnatfs.model.levels import ARCHIVE, BY_COLLECTION, EXPERIMENT, RESOURCE, Level
 from xnatfs.model.paths import decode_name, encode_name, join, unique_names
-from xnatfs.tree.catalog import Folder
+from xnatfs.tree.catalog import Catalog, Folder
 from xnatfs.tree.foresight import Foresight
 from xnatfs.tree.listings import FileListing, Listing, Listings
 from xnatfs.tree.overlay import Overlay
@@ -184,6 +184,26 @@ class Namespace:
         for name, found in self._entries(node, waiter, 0.0).items():
             yield self._node(node, name, found)
 
+    def forget(self, node: Node, waiter: Waiter) -> None:
+        """Forget what is known of an object and of all below it; of the root: everything."""
+        item = node.item
+        if not node.chain:
+            self._listings.forget(None)
+            return
+        # The listing of a session tells of all that is below it.
+        at = next((it for it in node.chain if it.level.name == item.level.resources_at), item)
+        sessions = self._sessions_of(item, node.chain[0], waiter)
+        for one in (at, *sessions):
+            self._listings.forget(one)
+
+    def _sessions_of(self, item: Item, project: Item, waiter: Waiter) -> list[Item]:
+        """The sessions of a project or subject, whose addresses are not below its own."""
+        if EXPERIMENT.collection not in item.level.holds:
+            return []
+        rows = self._listings.items(EXPERIMENT, project, waiter).rows
+        whole = item.level.name == EXPERIMENT.listed_at
+        return [row for row in rows if whole or row.cells.get(EXPERIMENT.parent_column) == item.id]
+
     def link_target(self, node: Node, waiter: Waiter) -> str:
         """Where a link leads, relative to the folder that holds it.
 
@@ -289,7 +309,11 @@ class Namespace:
         if known is None:
             known = self._named(node, listing.rows)
             self._remember(key, listing.rows, known)
-        return cast("Mapping[str, Item]", known)
+        named = cast("Mapping[str, Item]", known)
+        if BY_COLLECTION[node.collection] is RESOURCE:
+            local = self._overlay.resources_of(node.item)
+            named = {encode_name(item.label): item for item in local} | dict(named)
+        return named
 
     def _named(self, node: Node, rows: tuple[Item, ...]) -> dict[str, Item]:
         level = BY_COLLECTION[node.collection]
@@ -336,6 +360,8 @@ class Namespace:
 
     def _files(self, node: Node, waiter: Waiter, not_before: float) -> FileListing:
         resource = node.item
+        if self._overlay.has_resource(resource):
+            return FileListing(Catalog(()), time.monotonic())
         return self._listings.files(resource, node.above(EXPERIMENT), waiter, not_before)
 
     def _find_file(self, node: Node, name: str, waiter: Waiter, not_before: float) -> Found | None:

@@ -39,9 +39,30 @@ class Overlay:
     def __init__(self) -> None:
         self._mu = threading.Lock()
         self._local: dict[str, _Local] = {}
+        # Resources that are still to be made, by address.
+        self._resources: dict[str, Item] = {}
 
     def _at(self, resource: Item) -> _Local:
         return self._local.setdefault(resource.address, _Local())
+
+    def add_resource(self, resource: Item) -> None:
+        """A resource that lives here until the server is asked to make it."""
+        with self._mu:
+            self._resources[resource.address] = resource
+
+    def has_resource(self, resource: Item) -> bool:
+        """Whether a resource lives only here."""
+        with self._mu:
+            return resource.address in self._resources
+
+    def resources_of(self, owner: Item) -> list[Item]:
+        """The resources of an object that live only here."""
+        with self._mu:
+            return [
+                item
+                for address, item in self._resources.items()
+                if address.rpartition("/resources/")[0] == owner.address
+            ]
 
     def add_folder(self, resource: Item, path: str) -> None:
         """A folder that lives here, whether the server has files in it or not."""
@@ -87,6 +108,7 @@ class Overlay:
         """The resource itself is gone."""
         with self._mu:
             self._local.pop(resource.address, None)
+            self._resources.pop(resource.address, None)
 
     def has_folder(self, resource: Item, path: str) -> bool:
         """Whether a local folder is there."""

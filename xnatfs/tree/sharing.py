@@ -17,7 +17,7 @@ from xnatfs.cache.shelf import Record, Shelf
 from xnatfs.errors import Offline
 from xnatfs.model.entities import Item, RemoteFile
 from xnatfs.tree import sheets
-from xnatfs.tree.sheets import SESSION
+from xnatfs.tree.sheets import FILES, SESSION
 from xnatfs.waiting import Waiter
 
 log = logging.getLogger(__name__)
@@ -89,8 +89,8 @@ class Sharing:
             told = self._load(key)
             if told is None:
                 raise Offline(
-                    f"{what}: the mount is offline, and this was not listed before "
-                    "(xnatfs prefetch does, where there is a network)"
+                    f"{what}: not listed before, and no network is used (--offline); "
+                    "`xnatfs prefetch` lists it where there is one"
                 )
             return told
         found: Told | None = None
@@ -109,6 +109,10 @@ class Sharing:
             told = Told(ask(waiter), asked)
             self.keep(key, told)
         return told
+
+    def has(self, key: Key) -> bool:
+        """Whether there is a record, however old."""
+        return self._shelf.read(key.kind, key.address) is not None
 
     def keep(self, key: Key, told: Told) -> None:
         """Write down what a listing told, and drop what it does not show any more."""
@@ -141,13 +145,20 @@ class Sharing:
         except sheets.UNREADABLE as error:
             log.info("the record of the %s cannot be read: %s", key, error)
             return None
-        if key.kind == SESSION and oldest is not None:
+        if key.kind == SESSION:
             rows = {
                 address: files
                 for address, files in rows.items()
-                if not self._shelf.is_void(address, record.asked)
+                if not self._is_better_known(address, record.asked)
             }
         return Told(rows, asked)
+
+    def _is_better_known(self, resource: str, asked: float) -> bool:
+        """Whether a session's listing is not to be believed about one of its resources."""
+        if self.offline:
+            # Its own listing may tell what was asked about single files.
+            return self.has(Key(FILES, resource))
+        return self._shelf.is_void(resource, asked)
 
     # -- what is not there any more
 

@@ -55,16 +55,23 @@ class Target:
     account: str
     # Path in a mount, by names: for people ("/projects/P/…/resources/NIFTI/files/a.nii").
     labels: str
-    # Address of the resource below /data, by ids ("/experiments/E/scans/4/resources/123").
+    # Address of the resource below /data, by ids ("/experiments/E/scans/4/resources/123"); by its
+    # label at the end when it is still to be made.
     resource: str
-    # Numeric id of the resource.
+    # Numeric id of the resource; the address again when it is still to be made.
     resource_id: str
     # Path below the resource's ``files``, exactly as the server shall store it.
     path: str
 
     def item(self) -> Item:
         """The resource as an Item, for a process that has no listing at hand."""
-        return Item(RESOURCE, self.resource_id, "", self.resource, {})
+        label = "" if self.is_made else self.resource.rpartition("/")[2]
+        return Item(RESOURCE, self.resource_id, label, self.resource, {})
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the server had the resource when the upload began."""
+        return self.resource_id.isdecimal()
 
 
 @dataclass(frozen=True, slots=True)
