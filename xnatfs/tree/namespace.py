@@ -15,13 +15,16 @@ from typing import cast
 from cachetools import LRUCache
 
 from xnatfs.config import Limits
-from xnatfs.errors import IsAFolder, NotAFolder, NotALink, NotFound
-from xnatfs.model.entities import Item, Kind, LocalFile, RemoteFile
-from xnatfs.model.levels import ARCHIVE, BY_COLLECTION, EXPERIMENT, RESOURCE, Level
-from xnatfs.model.paths import decode_name, encode_name, join, unique_names
-from xnatfs.tree.catalog import Catalog, Folder
+from xnatfs.errors import NotAFolder, NotALink, NotFound
+from xnatfs.model.entities import Item, Kind, RemoteFile
+from xnatfs.model.levels import BY_COLLECTION, EXPERIMENT, RESOURCE, Level
+from xnatfs.model.paths import encode_name, unique_names
+from xnatfs.tree.catalog import Folder
+from xnatfs.tree.contents import Content, Contents
 from xnatfs.tree.foresight import Foresight
-from xnatfs.tree.listings import FileListing, Listing, Listings
+from xnatfs.tree.held import Listing
+from xnatfs.tree.listings import Listings
+from xnatfs.tree.node import Node
 from xnatfs.tree.overlay import Overlay
 from xnatfs.waiting import Waiter
 
@@ -31,54 +34,10 @@ INPUT_MARK = "~in"
 # A folder that was looked up is looked up again after this long, whatever changed. Seconds.
 _FRESH_S = 1.0
 
-_ROOT = Item(ARCHIVE, "", "", "", {})
-
-
 # What is made from a listing and remembered with it.
 Names = Mapping[str, Item] | Mapping[str, str]
 
-Found = str | Item | Folder | RemoteFile | LocalFile
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """What one path means."""
-
-    kind: Kind
-    # Path in the archive, by file names.
-    path: str
-    # The objects on the way: project, subject, … down to the one this node is or lies in.
-    chain: tuple[Item, ...] = ()
-    # Set when the node is a collection's folder ("scans" of the last object) or lies in "files".
-    collection: str = ""
-    # Below "files": the path as the server has it; "" for "files" itself.
-    inner: str = ""
-    # The file as the server's listing has it; None for one that exists only here.
-    file: RemoteFile | None = None
-
-    @property
-    def item(self) -> Item:
-        """The innermost object."""
-        return self.chain[-1] if self.chain else _ROOT
-
-    @property
-    def name(self) -> str:
-        """The last part of the path."""
-        return self.path.rpartition("/")[2]
-
-    def above(self, level: Level) -> Item | None:
-        """The object of ``level`` that this node is or lies in."""
-        return next((item for item in self.chain if item.level is level), None)
-
-    @property
-    def resource(self) -> Item | None:
-        """The resource that this node is or lies in."""
-        return self.item if self.item.level is RESOURCE else None
-
-    @property
-    def in_files(self) -> bool:
-        """Whether this is a resource's ``files`` folder or something below it."""
-        return self.collection == "files"
+Found = str | Item | Content
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +69,7 @@ class Namespace:
         self._folders: LRUCache[str, _Known] = LRUCache(256)
         self._fresh_s = min(_FRESH_S, limits.metadata_ttl_s / 2)
         self._foresight = Foresight(listings)
+        self._contents = Contents(listings, overlay)
 
     # -- questions
 
@@ -253,12 +213,7 @@ class Namespace:
 
     def files_below(self, node: Node, waiter: Waiter, not_before: float) -> list[RemoteFile]:
         """The server's files at or below a folder inside ``files``."""
-        resource = node.resource
-        if resource is None:
-            raise IsAFolder(f"{node.path} is no folder of files")
-        rows = self._files(node, waiter, not_before).catalog.rows()
-        prefix = node.inner + "/" if node.inner else ""
-        return [row for row in rows if row.path.startswith(prefix)]
+        return self._contents.below(node, waiter, not_before)
 
     # -- from listings to names
 
@@ -279,7 +234,7 @@ class Namespace:
         if not node.collection:
             return name if name in node.item.level.holds else None
         if node.in_files:
-            return self._find_file(node, name, waiter, not_before)
+            return self._contents.find(node, name, waiter, not_before)
         found = self._objects(node, waiter, not_before).get(name)
         if found is None:
             found = self._other_name(node, name, waiter)
@@ -289,7 +244,7 @@ class Namespace:
         if not node.collection:
             return {name: name for name in node.item.level.holds}
         if node.in_files:
-            return self._file_entries(node, waiter, not_before)
+            return self._contents.entries(node, waiter, not_before)
         return self._objects(node, waiter, not_before)
 
     def _listing(self, node: Node, waiter: Waiter, not_before: float) -> Listing[Item]:
@@ -359,44 +314,6 @@ class Namespace:
                 )
                 return unique_names(wanted).get(name)
         return None
-
-    # -- below "files"
-
-    def _files(self, node: Node, waiter: Waiter, not_before: float) -> FileListing:
-        resource = node.item
-        if self._overlay.has_resource(resource):
-            return FileListing(Catalog(()), time.monotonic())
-        return self._listings.files(resource, node.above(EXPERIMENT), waiter, not_before)
-
-    def _find_file(self, node: Node, name: str, waiter: Waiter, not_before: float) -> Found | None:
-        catalog = self._files(node, waiter, not_before).catalog
-        found: Found | None = catalog.entry(node.inner, name)
-        if isinstance(found, RemoteFile) and self._overlay.is_hidden(node.item, found.path):
-            found = None
-        if found is None:
-            path = join(node.inner, decode_name(name))
-            if self._overlay.has_file(node.item, path):
-                found = LocalFile(path)
-            elif self._overlay.has_folder(node.item, path):
-                found = Folder(path)
-        return found
-
-    def _file_entries(self, node: Node, waiter: Waiter, not_before: float) -> dict[str, Found]:
-        shown = self._files(node, waiter, not_before).catalog.entries(node.inner)
-        # The root of a resource is there without files too; another folder may be local only.
-        if shown is None and not self._overlay.has_folder(node.item, node.inner):
-            raise NotFound(f"{node.path} is gone")
-        entries: dict[str, Found] = {
-            name: found
-            for name, found in (shown or {}).items()
-            if isinstance(found, Folder) or not self._overlay.is_hidden(node.item, found.path)
-        }
-        local = self._overlay.names_in(node.item, node.inner)
-        for path in local.folders:
-            entries.setdefault(encode_name(path.rpartition("/")[2]), Folder(path))
-        for path in local.files:
-            entries.setdefault(encode_name(path.rpartition("/")[2]), LocalFile(path))
-        return entries
 
     # -- the memo
 
