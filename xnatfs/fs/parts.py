@@ -353,11 +353,12 @@ class Parts:
             self.listings.own_file(resource, path, None)
             asked = time.monotonic()
             after = self.archive.files(resource, waiter)
-            # In its turn: a file that gets the name next must keep its own receipt.
-            self.receipts.remove(resource.id, path)
+            left = {row.path for row in after}
+            if path not in left:
+                # In its turn: a file that gets the name next must keep its own receipt.
+                self.receipts.remove(resource.id, path)
         self.overlay.keep_folders(resource, path)
         self.listings.put_files(resource, after, asked)
-        left = {row.path for row in after}
         lost = sorted(row.path for row in before if row.path not in left and row.path != path)
         if lost:
             raise ServerFault(f"removing {label} also removed {', '.join(lost)}")
