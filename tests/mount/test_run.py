@@ -492,7 +492,7 @@ xnatfs run --cd "/$SESSION" -- sh -c 'id -u; cat resources/NAMES/files/plain.txt
 mkdir resources/NOBODY_$1; echo hello > resources/NOBODY_$1/files/x; echo "$XNATFS_MOUNT"
 [ "$(stat -c %u resources)" = 65534 ]; exit 7' sh "$KIND" || echo "status $?"
 ! grep "^$XNAT_HOST " /proc/mounts
-ls -A /tmp | grep xnatfs- || echo clean
+ls -A /tmp | grep xnatfs-run- || echo clean
 """
 
 
