@@ -296,6 +296,31 @@ def test_one_header_of_each_scan_downloads_no_scan(site: Site) -> None:
     assert drive.fs.status()["downloads"]["fetched"] == 30 * 20 * KIB
 
 
+def test_the_first_file_of_a_long_listed_folder_begins_the_stream(site: Site) -> None:
+    server, drive = site(Order(sessions=1, scans=3, files=40, file_size=20 * KIB))
+    read_all(drive, 1)
+    assert singles(server) == []
+    assert within(10, lambda: len(tars(server)) == 1)
+    # Not listed: it may be the only one that is wanted.
+    first_byte(drive, f"{folder(2)}/IM000001.dcm")
+    # Listed, and not the first.
+    first_byte(drive, f"{folder(3)}/{drive.names(folder(3))[7]}")
+    assert singles(server) == ["IM000001.dcm", drive.names(folder(3))[7]]
+    assert len(tars(server)) == 1
+
+
+def test_who_reads_the_first_of_everything_is_found_out(site: Site) -> None:
+    server, drive = site(Order(sessions=1, scans=20, files=40, file_size=20 * KIB))
+    for scan in range(1, 21):
+        name = drive.names(folder(scan))[0]
+        first_byte(drive, f"{folder(scan)}/{name}")
+    # Two scans might have been read whole.
+    assert within(10, lambda: len(tars(server)) == 2)
+    assert len(singles(server)) == 18
+    read_all(drive, 5)
+    assert within(10, lambda: len(tars(server)) == 3)
+
+
 def test_find_downloads_nothing(site: Site) -> None:
     _server, drive = site(Order(sessions=1, scans=3, files=10, file_size=20 * KIB))
     assert len(drive.walk(ORDERED)) == 3 * (10 + 4)

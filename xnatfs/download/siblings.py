@@ -20,6 +20,9 @@ from xnatfs.waiting import Waiter
 # the requests it spares is worth it.
 _REQUEST = 64 * KIB
 
+# A resource of so many files is likely to be read as a whole, and gains from beginning early.
+_SERIES = 32
+
 # Files fetched one by one ahead of a reader that walks: at most so many, and so many bytes.
 _AHEAD_FILES = 8
 _AHEAD_BYTES = 16 * MIB
@@ -49,6 +52,8 @@ class Siblings:
     fetch: Callable[[Callable[[bytes], None], Waiter], None]
     # Opens one of the files.
     open: Callable[[RemoteFile], Opening]
+    # Whether the folder of a file (its path) was listed a short while ago.
+    listed: Callable[[str], bool]
     # What is read next when another resource (its key) was read before this one; None: no idea.
     following: Callable[[str, Waiter], Siblings | None]
 
@@ -87,6 +92,14 @@ def following(orders: Iterable[Sequence[str]], before: str, now: str) -> list[st
         if at and order[at - 1] == before:
             return list(order[at + 1 :])
     return []
+
+
+def begins_series(path: str, rows: Sequence[RemoteFile]) -> bool:
+    """Whether somebody who reads all files of a large resource may begin with this one.
+
+    That is the first in the archive's order, or in that of the names.
+    """
+    return len(rows) >= _SERIES and path in (rows[0].path, min(row.path for row in rows))
 
 
 class Walk:

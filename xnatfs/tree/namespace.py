@@ -148,6 +148,10 @@ class Namespace:
         for name, found in self._entries(node, waiter, 0.0).items():
             yield self._node(node, name, found)
 
+    def was_listed(self, folder: str) -> bool:
+        """Whether somebody has listed a folder (its path) within the last minute."""
+        return self._foresight.was_listed(folder)
+
     def forget(self, node: Node, waiter: Waiter) -> None:
         """Forget what is known of an object and of all below it; of the root: everything."""
         item = node.item
