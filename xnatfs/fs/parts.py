@@ -96,7 +96,9 @@ class Parts:
         )
         self.outbox = Outbox(self.uploader, self.senders, limits)
         self.groups = GroupCommit(settings.spool.folder)
-        self.rights = Rights(settings, self.listings, self.archive, self.receipts, self.run)
+        self.rights = Rights(
+            settings, self.listings, self.archive, self.receipts, self.spool, self.run
+        )
         self.appearance = Appearance(settings.view)
         self.files = Files(limits.metadata_ttl_s / 2)
         self.started = time.time()
