@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -35,7 +35,7 @@ INPUT_MARK = "~in"
 _FRESH_S = 1.0
 
 # What is made from a listing and remembered with it.
-Names = Mapping[str, Item] | Mapping[str, str]
+Names = Mapping[str, Item] | Mapping[str, str] | Mapping[str, list[Item]]
 
 Found = str | Item | Content
 
@@ -280,7 +280,7 @@ class Namespace:
 
     def _named(self, node: Node, rows: tuple[Item, ...]) -> dict[str, Item]:
         level = BY_COLLECTION[node.collection]
-        mine = [item for item in rows if self._belongs(item, node, level)]
+        mine = self._mine(node, level, rows)
         if not node.chain and level.listed_at:  # all experiments: by accession
             return unique_names((item.id, item.id, item) for item in mine)
         return self.named(mine)
@@ -289,14 +289,26 @@ class Namespace:
         """The names of objects that one folder shows; all of them, for clashes are told apart."""
         return unique_names((item.id, self._shown(item), item) for item in items)
 
-    def _belongs(self, item: Item, node: Node, level: Level) -> bool:
-        """Whether a row of a listing that covers many parents is this parent's."""
+    def _mine(self, node: Node, level: Level, rows: tuple[Item, ...]) -> Sequence[Item]:
+        """The rows that are this parent's, of a listing that may cover many parents."""
+        column = level.parent_column
         if level is RESOURCE:
-            parent = item.address.rpartition("/resources/")[0]
-            return parent == node.item.address
-        if level.parent_column and node.item.level.name != level.listed_at and node.chain:
-            return item.cells.get(level.parent_column) == node.item.id
-        return True
+            at, mine = self._resources_at(node), node.item.address
+        elif column and node.chain and node.item.level.name != level.listed_at:
+            at, mine = node.chain[0], node.item.id
+        else:
+            return rows
+        # Sorted once for all parents: a project has thousands.
+        key = (at.address, level.name, "by parent")
+        sorted_ = self._remembered(key, rows)
+        if sorted_ is None:
+            groups: dict[str, list[Item]] = {}
+            for item in rows:
+                parent = item.cells.get(column, "") if column else _owner(item)
+                groups.setdefault(parent, []).append(item)
+            sorted_ = groups
+            self._remember(key, rows, sorted_)
+        return cast("Mapping[str, Sequence[Item]]", sorted_).get(mine, ())
 
     def _shown(self, item: Item) -> str:
         return long_name(item) if self._long and item.level.long_name else item.label
@@ -329,6 +341,11 @@ class Namespace:
     def _remember(self, key: object, rows: object, names: Names) -> None:
         with self._mu:
             self._memo[key] = (rows, names)
+
+
+def _owner(resource: Item) -> str:
+    """The address of the object that a resource belongs to."""
+    return resource.address.rpartition("/resources/")[0]
 
 
 def long_name(item: Item) -> str:
