@@ -250,7 +250,7 @@ def test_a_server_that_is_gone_is_not_asked_for_every_file(types: Type, tmp_path
     server = DemoServer(ServerOptions(root=tmp_path / "many", sample="none", order=order))
     server.start()
     try:
-        server.faults.add(Fault(kind="reset", path="scans/1/resources/", verb="GET"))
+        server.faults.add(Fault(kind="status", code=503, path="scans/1/resources/"))
         words = ["get", "--io-timeout", "1", "--json", f"/projects/{PROJECT}", tmp_path / "out"]
         done = types(*words, XNAT_HOST=server.url, code=3)
     finally:
