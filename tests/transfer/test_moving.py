@@ -301,6 +301,24 @@ def test_put_of_folders(types: Type, server, tmp_path) -> None:
     assert Rest(server).files(f"{HELD}/resources/RESULTS") == wanted
 
 
+def test_put_by_accession_by_address_and_by_a_link(types: Type, server, tmp_path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"a")
+    owners = [
+        "XNAT_E00001",
+        f"{server.url}/data/experiments/XNAT_E00001",
+        f"/projects/PVT000/experiments/{SESSION.rpartition('/')[2]}",
+    ]
+    for number, owner in enumerate(owners):
+        done = types("put", tmp_path / "a.txt", f"{owner}/resources/OUT{number}")
+        assert done.stdout == f"1 file (1 B) in /{SESSION}/resources/OUT{number}/files\n"
+        assert Rest(server).files(f"{HELD}/resources/OUT{number}") == {"a.txt": b"a"}
+    inside = f"/{SESSION}/resources/OUT0/files/resources/OUT1"
+    assert f" in {inside}\n" in types("put", tmp_path / "a.txt", inside).stdout
+    assert "resources/OUT1/a.txt" in Rest(server).files(f"{HELD}/resources/OUT0")
+    done = types("put", tmp_path / "a.txt", "XNAT_E99999/resources/OUT", code=1)
+    assert "no XNAT_E99999 in /experiments" in done.stderr
+
+
 def test_put_replaces_nobody_elses_file(types: Type, server, tmp_path) -> None:
     (tmp_path / "qc.csv").write_bytes(b"mine")
     done = types("put", tmp_path / "qc.csv", QC, code=5)
