@@ -34,7 +34,7 @@ LINGER_S = 0.1
 
 # A lane rests before its first run and between two: what is written one after the other goes
 # together. Seconds.
-REST_S = 0.3
+REST_S = 0.1
 
 # Pauses between attempts double from the first to the longest; each is shortened by up to half
 # at random. Seconds.
