@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xnatfs.config import MIB, SpoolSettings, make_private
-from xnatfs.errors import NoSpace, XnatfsError
+from xnatfs.errors import DiskFault, NoSpace, XnatfsError
 from xnatfs.model.versions import Version
 from xnatfs.upload.disk import local_disk, sync_folder, write_file
 from xnatfs.upload.owner import OWNER_NAME, RELEASED_NAME, Owner, write_owner
@@ -166,11 +166,14 @@ class Spool:
 
         Raises: DiskFault: its record cannot be read; it stays where it was.
         """
-        record = read_record(folder)
-        place = self.folder / record.id
         try:
-            os.rename(folder, place)
-        except FileNotFoundError:
+            record = read_record(folder)
+            place = self.folder / record.id
+            with local_disk(f"the spool copy {folder}"):
+                os.rename(folder, place)
+        except DiskFault:
+            if folder.exists():
+                raise
             return None
         upload = Upload(self, place, record)
         with self._mu:
