@@ -57,15 +57,32 @@ def first_byte(drive: Driver, path: str) -> bytes:
 # one resource
 
 
-def test_the_second_file_begins_one_stream_that_brings_the_rest(connect, server) -> None:
+def test_the_first_file_of_a_listed_folder_begins_one_stream(connect, server) -> None:
     whole = Rest(server).files(HELD)
     drive = Driver(connect())
     names = drive.names(DICOM)
     server.clear_log()
     for name in names:
         assert drive.read(f"{DICOM}/{name}") == whole[name]
-    assert singles(server) == names[:1]
-    assert len(tars(server)) == 1
+    assert singles(server) == []
+    assert within(10, lambda: len(tars(server)) == 1)
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_the_second_file_begins_one_stream_that_brings_the_rest(
+    connect, server, start: int
+) -> None:
+    whole = Rest(server).files(HELD)
+    names = list(whole)
+    drive = Driver(connect())
+    if start:
+        # Listed, but not read from the beginning.
+        drive.names(DICOM)
+    server.clear_log()
+    for name in names[start:]:
+        assert drive.read(f"{DICOM}/{name}") == whole[name]
+    assert singles(server) == names[start : start + 1]
+    assert within(10, lambda: len(tars(server)) == 1)
     assert drive.fs.status()["downloads"]["streams"] == 1
 
 
@@ -175,10 +192,10 @@ def test_what_came_before_the_break_is_not_asked_for_again(connect, server) -> N
     server.faults.add(Fault(kind="truncate", path="format=tar", bytes=6 * 134_000))
     for name in names:
         assert drive.read(f"{DICOM}/{name}") == whole[name]
-    assert len(tars(server)) == 1
+    assert within(10, lambda: len(tars(server)) == 1)
     asked = singles(server)
     assert sorted(asked) == sorted(set(asked))
-    assert len(asked) == 3  # the first, and the two that did not come
+    assert len(asked) == 2  # those that did not come
 
 
 def test_a_break_near_the_start_begins_again(connect, server) -> None:
@@ -187,8 +204,8 @@ def test_a_break_near_the_start_begins_again(connect, server) -> None:
     server.faults.add(Fault(kind="reset_after", path="format=tar", bytes=140_000, count=1))
     for name in names:
         drive.read(f"{DICOM}/{name}")
-    assert len(tars(server)) == 2
-    assert singles(server) == names[:1]
+    assert within(10, lambda: len(tars(server)) == 2)
+    assert singles(server) == []
 
 
 def test_a_replaced_file_is_never_mixed_into_the_old_series(
@@ -216,8 +233,8 @@ def test_a_file_far_from_the_streams_head_is_fetched_alone(connect, server) -> N
     whole = Rest(server).files(HELD)
     drive = Driver(connect())
     names = drive.names(DICOM)
-    drive.read(f"{DICOM}/{names[0]}")
     server.faults.add(Fault(kind="slow", path="format=tar", rate=150_000))
+    drive.read(f"{DICOM}/{names[0]}")
     with ThreadPoolExecutor(1) as pool:
         second = pool.submit(drive.read, f"{DICOM}/{names[1]}")
         assert within(10, lambda: drive.fs.status()["downloads"]["fetched"] > 250_000)
@@ -292,8 +309,11 @@ def test_one_header_of_each_scan_downloads_no_scan(site: Site) -> None:
     for scan in range(1, 31):
         name = drive.names(folder(scan))[0]
         first_byte(drive, f"{folder(scan)}/{name}")
-    assert tars(server) == []
-    assert drive.fs.status()["downloads"]["fetched"] == 30 * 20 * KIB
+    # Twice it might have been the first of all files.
+    assert within(10, lambda: len(tars(server)) == 2)
+    assert drive.fs.status()["downloads"]["fetched"] < (28 + 2 * 12) * 20 * KIB
+    read_all(drive, 4)
+    assert within(10, lambda: len(tars(server)) == 3)
 
 
 def test_find_downloads_nothing(site: Site) -> None:
@@ -314,11 +334,11 @@ def test_scans_read_one_after_the_other_are_fetched_ahead(site: Site, order: lis
 
     read_all(drive, order[0])
     time.sleep(0.3)
-    assert len(tars(server)) == 1
+    assert within(10, lambda: len(tars(server)) == 1)
     read_all(drive, order[1])
     assert within(10, lambda: streamed(order[2]))
     time.sleep(0.3)
-    assert len(tars(server)) == 3
+    assert within(10, lambda: len(tars(server)) == 3)
     # The third comes from the store; and the fourth is on its way.
     assert within(10, lambda: not drive.fs._parts.downloads._bulk._running)
     server.clear_log()
@@ -349,5 +369,5 @@ def test_four_readers_of_one_resource_share_one_stream(site: Site) -> None:
     with ThreadPoolExecutor(4) as pool:
         sizes = list(pool.map(lambda name: len(drive.read(f"{folder(1)}/{name}")), names * 4))
     assert sizes == [64 * KIB] * 160
-    assert len(tars(server)) == 1
+    assert within(10, lambda: len(tars(server)) == 1)
     assert drive.fs.status()["downloads"]["fetched"] < 1.3 * 40 * 64 * KIB

@@ -17,6 +17,7 @@ from xnatfs.errors import (
     ServerFault,
     XnatfsError,
 )
+from xnatfs.fs.filesystem import FileSystem
 from xnatfs.waiting import Waiter
 
 PROJECT = "/projects/PVT000"
@@ -25,6 +26,10 @@ SUBJECTS = f"{PROJECT}/subjects"
 
 def changes(server: DemoServer) -> list[str]:
     return [line for line in requests(server) if not line.startswith(("GET", "HEAD"))]
+
+
+def told(fs: FileSystem, path: str) -> dict[str, str]:
+    return fs.search.cells(fs.search.node(path, Waiter(total_s=20)))
 
 
 def test_a_scan_is_made_from_nothing(connect: Connect, server: DemoServer) -> None:
@@ -68,8 +73,8 @@ def test_types_are_those_of_the_options(connect: Connect, server: DemoServer) ->
     session = f"{SUBJECTS}/Haofei01/experiments/PET_1"
     drive.mkdir(session)
     drive.mkdir(f"{session}/scans/1")
-    assert drive.fs.describe(session, Waiter(total_s=20))["xsi_type"] == "xnat:petSessionData"
-    found = drive.fs.describe(f"{session}/scans/1", Waiter(total_s=20))
+    assert told(drive.fs, session)["xsi_type"] == "xnat:petSessionData"
+    found = told(drive.fs, f"{session}/scans/1")
     assert found["xsi_type"] == "xnat:petScanData"
 
 

@@ -8,7 +8,6 @@ crash the ledger tells what may be there; else there is exactly what was written
 from __future__ import annotations
 
 import itertools
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -84,7 +83,8 @@ class Descriptor:
 
 class Machine(RuleBasedStateMachine):
     server: ClassVar[DemoServer]
-    scratch: ClassVar[Path]
+    # One session at the server for all looks.
+    rest: ClassVar[Rest]
     make_world: ClassVar[Callable[[str, bool], World]]
     counter: ClassVar[Iterator[int]] = itertools.count()
 
@@ -351,7 +351,7 @@ class Machine(RuleBasedStateMachine):
         self.ledger.done(outcome)
 
     def held(self) -> dict[str, bytes]:
-        return Rest(self.server).files(f"/experiments/XNAT_E00001/resources/{self.label}")
+        return self.rest.files(f"/experiments/XNAT_E00001/resources/{self.label}")
 
     def is_open(self, file: File) -> bool:
         return any(descriptor.file is file for descriptor in self.descriptors)
@@ -399,9 +399,8 @@ def test_any_sequence_over_the_core(
         # One state folder: one session at the server for all.
         return Core(server.url, folder, tmp_path / "state", label, write_back=write_back)
 
-    Machine.server, Machine.scratch, Machine.make_world = server, tmp_path, staticmethod(make)
+    Machine.server, Machine.rest, Machine.make_world = server, Rest(server), staticmethod(make)
     run(examples, steps)
-    shutil.rmtree(tmp_path / "state", ignore_errors=True)
 
 
 @pytest.mark.parametrize(("examples", "steps"), [(2, 20), pytest.param(30, 40, marks=LONG)])
@@ -413,5 +412,5 @@ def test_any_sequence_over_the_kernel(
         desk.expected.append("")
         return Mounted(desk, label, write_back=write_back)
 
-    Machine.server, Machine.scratch, Machine.make_world = server, tmp_path, staticmethod(make)
+    Machine.server, Machine.rest, Machine.make_world = server, Rest(server), staticmethod(make)
     run(examples, steps)

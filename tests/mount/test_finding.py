@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from tests.core.driver import Rest
 from tests.mount.desk import SESSION, Desk, asked
 from xnatfs.demo.server import DemoServer
 
@@ -151,3 +152,46 @@ def test_ls_tells_scans_apart(at_home: Desk) -> None:
         for form in ("id", "id-type"):
             listed = out(at_home, "ls", "--scan-names", form, f"{SCANS}/{name}/resources")
             assert listed.split() == ["DICOM", "SNAPSHOTS"]
+
+
+@pytest.mark.parametrize(
+    ("words", "most"),
+    [
+        (["/"], 0),
+        (["/projects"], 1),
+        (["-l", "/projects"], 1),
+        (["/projects/PVT000/subjects"], 2),
+        (["-l", "/projects/PVT000/subjects"], 2),
+        (["-l", f"/{SESSION.rpartition('/')[0]}"], 1),
+        ([SCANS], 2),
+        ([f"/{SESSION}/resources"], 2),
+        # Counts and sizes are those of the resources.
+        (["-l", SCANS], 3),
+        ([f"{SCANS}/4/resources/DICOM/files"], 4),
+    ],
+)
+def test_ls_asks_for_little(at_home: Desk, server: DemoServer, words: list[str], most: int) -> None:
+    """One login, and what the folder needs; the way to it costs one listing of sessions."""
+    out(at_home, "ls", *words)
+    asked_for = [entry.path for entry in server.log if entry.path != "/data/auth"]
+    assert len(server.log) == len(asked_for) + 1
+    assert len(asked_for) <= most, asked_for
+
+
+def test_the_short_way_is_no_other_way(at_home: Desk, server: DemoServer) -> None:
+    """A project's alias is no name in a mount; a shared session has its names of there."""
+    Rest(server).ask("PUT", "/data/projects/PVT000/subjects/NOBODY_YET", b"")
+    done = at_home.xnatfs("ls", "/projects/private-zero/subjects/Haofei01/experiments")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no private-zero in /projects" in done.stderr
+    shared = "/projects/SHARED00/subjects/Haofei_shared/experiments"
+    assert out(at_home, "ls", shared) == "Shared_MR1\n"
+    assert out(at_home, "ls", f"{shared}/Shared_MR1/scans").split() == [
+        "1", "4", "5_b", "6", "1-MR1",
+    ]  # fmt: skip
+    done = at_home.xnatfs("ls", "/projects/PVT000/subjects/Haofei_shared/experiments")
+    assert done.returncode == 1
+    # A subject without sessions is found the long way.
+    assert out(at_home, "ls", "/projects/PVT000/subjects/NOBODY_YET").split() == [
+        "experiments", "resources",
+    ]  # fmt: skip

@@ -179,7 +179,7 @@ def test_a_mount_lives_on_after_a_new_login(worker: Desk, server: DemoServer) ->
 
 @contextmanager
 def short_lived(root: Path) -> Iterator[DemoServer]:
-    server = DemoServer(ServerOptions(root=root, sample="small", token_life_s=6.0))
+    server = DemoServer(ServerOptions(root=root, sample="small", token_life_s=15.0))
     server.start()
     yield server
     server.stop()

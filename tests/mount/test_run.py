@@ -102,6 +102,9 @@ def test_it_starts_in_the_archive_and_mounts_where_it_is_told(desk: Desk) -> Non
     assert done.stdout.splitlines()[:2] == [str(desk.session), str(desk.point)]
     assert done.stdout.split()[2:] == sorted(["scans", "resources", "assessors", "reconstructions"])
     assert os.listdir(desk.point) == []
+    address = f"{desk.url}/data/experiments/XNAT_E00001/scans"
+    done = desk.xnatfs("run", "--cd", address, "--", "sh", "-c", "echo ${PWD#$XNATFS_MOUNT}")
+    assert (done.returncode, done.stdout) == (0, f"/{SESSION}/scans\n")
     done = desk.xnatfs(
         "run", "-s", desk.url, "--path", f"/{SESSION}", "--cd", f"/{SESSION}/scans", "ls"
     )
@@ -213,9 +216,10 @@ def test_what_fails_before_the_command_is_125_and_one_line(desk: Desk) -> None:
         (["--no-such-option", "--", "true"], {}, "unrecognized arguments: --no-such-option"),
         (["--", "true"], {"XNAT_PASS": "wrong"}, "login of 'member' (from XNAT_USER) refused"),
         (["-s", "http://127.0.0.1:9", "--", "true"], {}, "no connection"),
-        (["--cd", "/projects/NONE", "--", "true"], {}, "/projects/NONE: No such file or directory"),
+        (["--cd", "/projects/PVT00", "--", "true"], {}, "did you mean PVT000?"),
+        (["--cd", "http://127.0.0.1:9/data/projects/PVT000", "true"], {}, "the address is of"),
         (["--at", desk.folder / "none", "--", "true"], {}, "make it with mkdir -p"),
-        (["--path", "/projects/PVT000", "--cd", "/projects/X", "--", "true"], {}, "only /projects"),
+        (["--path", "/projects/PVT000", "--cd", "/projects", "--", "true"], {}, "only /projects"),
     ):
         done = desk.run(*words, **variables)
         assert (done.returncode, done.stdout) == (125, ""), words

@@ -334,6 +334,17 @@ def test_a_clone_that_was_moved_gets_a_new_venv(lab: Lab) -> None:
     assert len(lab.pip_calls()) == 2
 
 
+def test_a_clone_behind_a_link_is_the_same_clone(lab: Lab) -> None:
+    assert lab.bootstrap().returncode == 0
+    place = lab.clone
+    lab.clone = lab.folder / "link"
+    lab.clone.symlink_to(place)
+    answer = lab.bootstrap()
+    assert answer.returncode == 0, answer.stderr
+    assert "made anew" not in answer.stderr
+    assert len(lab.pip_calls()) == 1
+
+
 def test_a_broken_venv_of_somebody_else_is_left_alone(lab: Lab) -> None:
     (lab.clone / ".venv").mkdir()
     (lab.clone / ".venv/precious").touch()

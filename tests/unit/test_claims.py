@@ -15,7 +15,7 @@ import pytest
 
 from tests.unit.test_store import noise, store_in
 from xnatfs.cache.claims import Claim, Claims
-from xnatfs.cache.store import BLOCK
+from xnatfs.config import MIB
 from xnatfs.errors import Interrupted
 from xnatfs.model.versions import Version
 from xnatfs.waiting import Waiter
@@ -141,7 +141,7 @@ def test_a_folder_that_cannot_be_made_stops_nobody(tmp_path: Path) -> None:
 # what others brought
 
 
-@pytest.mark.parametrize("size", [100_000, 3 * 8 * BLOCK + 77])
+@pytest.mark.parametrize("size", [100_000, 3 * 8 * MIB + 77])
 def test_a_look_finds_what_another_process_brought(tmp_path: Path, size: int) -> None:
     body = noise(size, 1)
     version = Version("7", "a", size, "0" * 32)
@@ -159,33 +159,33 @@ def test_a_look_finds_what_another_process_brought(tmp_path: Path, size: int) ->
 
 
 def test_a_look_finds_blocks_as_they_are_saved(tmp_path: Path) -> None:
-    body = noise(12 * BLOCK, 2)
+    body = noise(12 * MIB, 2)
     version = Version("7", "a", len(body), "0" * 32)
     here, there = store_in(tmp_path).open(version), store_in(tmp_path).open(version)
-    here.put(11 * BLOCK, body[11 * BLOCK :])
+    here.put(11 * MIB, body[11 * MIB :])
     for index in (3, 4, 7):
-        there.put(index * BLOCK, body[index * BLOCK : (index + 1) * BLOCK])
+        there.put(index * MIB, body[index * MIB : (index + 1) * MIB])
         there.save()
         here.look()
-        assert here.read(index * BLOCK, BLOCK) == body[index * BLOCK : (index + 1) * BLOCK]
+        assert here.read(index * MIB, MIB) == body[index * MIB : (index + 1) * MIB]
     # It was dropped and made again meanwhile: another file behind the same name.
     there.drop()
-    there.put(0, body[:BLOCK])
+    there.put(0, body[:MIB])
     there.save()
     here.look()
-    assert here.read(0, BLOCK) == body[:BLOCK]
-    assert here.read(11 * BLOCK, BLOCK) == body[11 * BLOCK :]
+    assert here.read(0, MIB) == body[:MIB]
+    assert here.read(11 * MIB, MIB) == body[11 * MIB :]
     there.close()
     here.close()
 
 
 def test_a_verdict_on_other_bytes_is_not_taken_over(tmp_path: Path) -> None:
-    body = noise(9 * BLOCK, 3)
+    body = noise(9 * MIB, 3)
     version = Version("7", "a", len(body), "0" * 32)
     here, there = store_in(tmp_path).open(version), store_in(tmp_path).open(version)
-    here.put(0, bytes(BLOCK))
-    for start in range(0, len(body), BLOCK):
-        there.put(start, body[start : start + BLOCK])
+    here.put(0, bytes(MIB))
+    for start in range(0, len(body), MIB):
+        there.put(start, body[start : start + MIB])
     there.mark_verified()
     here.look()
     assert not here.verified

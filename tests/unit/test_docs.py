@@ -26,7 +26,7 @@ DOCUMENTS = [
         "docker/README.md",
         "docs/ARCHITECTURE.md",
         "docs/CONFIGURATION.md",
-        "docs/HPC.md",
+        "docs/hpc/README.md",
         "docs/OFFLINE.md",
         "docs/MOUNTING.md",
         "docs/PYTHON.md",
@@ -56,12 +56,12 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
 def commands(text: str) -> Iterator[str]:
     """Every ``xnatfs …`` of a code block or a code span, up to its end as a command."""
     for line in text.splitlines():
-        if line.startswith(("    ", "xnatfs ")):
+        if line.startswith(("    ", "xnatfs ", "$ ")):
             spans = [line.strip().removeprefix("$ ")]
         else:
             spans = re.findall(r"`([^`]+)`", line)
         for span in spans:
-            for part in re.split(r"&&|\|\||[;|&]| #|\s{2,}", span):
+            for part in re.split(r"&&|\|\||[;|&>]| #|\s{2,}", span):
                 if part.strip().startswith("xnatfs "):
                     yield part.strip()
 
@@ -69,7 +69,9 @@ def commands(text: str) -> Iterator[str]:
 def test_commands_are_found() -> None:
     found = set(commands(text_of(TOP / "README.md")))
     assert {"xnatfs mount ~/xnat", "xnatfs umount ~/xnat", "xnatfs status"} <= found
-    assert 'xnatfs umount "$mnt"' in set(commands(text_of(TOP / "docs/HPC.md")))
+    assert 'xnatfs ls "$scan/resources/NIFTI/files"' in set(
+        commands(text_of(TOP / "docs/hpc/README.md"))
+    )
 
 
 @pytest.mark.parametrize("document", FOR_USERS, ids=lambda path: path.name)

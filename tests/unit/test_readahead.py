@@ -60,6 +60,14 @@ def test_a_reader_that_jumps_gets_nothing() -> None:
     assert [policy.advance(offset, 64 * KIB) for offset in offsets] == [[]] * 90
 
 
+def test_two_reads_that_happen_to_meet_are_no_walk() -> None:
+    policy = Readahead(1000 * MIB, 64 * KIB)
+    for place in (500 * MIB, 100 * MIB):
+        assert policy.advance(place, PIECE) == []
+        assert policy.advance(place + PIECE, PIECE) == []
+    assert policy.advance(100 * MIB + 2 * PIECE, PIECE) != []
+
+
 def test_a_reader_that_stops_is_asked_for_no_more() -> None:
     policy = Readahead(1000 * MIB, MIB)
     walk(policy, 0, 4 * MIB)

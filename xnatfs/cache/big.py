@@ -7,26 +7,33 @@ at any moment costs at most the blocks that no map names yet.
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import logging
 import os
 import threading
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 from xnatfs.cache import disk, layout
+from xnatfs.cache.blocks import MEMORY, NOWHERE, Blocks, runs
 from xnatfs.cache.content import BLOCK, Content, Verdict
 from xnatfs.cache.eviction import Room, remove
-from xnatfs.cache.layout import PartMap, block_count, block_length
+from xnatfs.cache.layout import block_length
 from xnatfs.cache.memory import Memory
-from xnatfs.cache.parts import Block, Finder, Part
-from xnatfs.config import make_private
+from xnatfs.cache.parts import Finder
+from xnatfs.config import MIB, make_private
 
 log = logging.getLogger(__name__)
 
-# Blocks wait in memory until they are written down; no more than this much of one content.
-_SAVE_AFTER = 8 * BLOCK
+# Blocks wait in memory until the disk has surely taken them; no more than this much of a content.
+_SETTLE_AFTER = 8 * MIB
+# The map is written again when so much has come; of a large content, whose map is large, more.
+_SAVE_AFTER = MIB
+_SAVES = 256
+# … or when something has come, and this long has passed. Seconds.
+_SAVE_EVERY_S = 2.0
 
 
 class BigContent(Content):
@@ -40,9 +47,11 @@ class BigContent(Content):
         memory: where blocks go otherwise.
         closed: called by ``close``.
 
-    Threading: ``_mu`` guards the fields and is never held across I/O, except in ``load`` and
-    ``unload``, which ``_lifecycle`` orders; ``_saving`` lets one thread at a time write the map.
-    Descriptors stay open until the last ``unload``, so a read that began before a drop ends well.
+    Threading: ``_mu`` guards the fields and is never held across I/O; ``_lifecycle`` orders
+    ``load``, ``look`` and ``unload``; ``_saving`` lets one thread at a time write the map, and
+    ``_putting`` one write blocks: two that bring the same one may have it differently.
+    Descriptors stay open until the last ``unload``, so a read that began before a drop ends
+    well; and ``_blocks`` is another object after it, so what was written before is not listed.
     """
 
     def __init__(
@@ -64,26 +73,18 @@ class BigContent(Content):
         self._mu = threading.Lock()
         self._lifecycle = threading.Lock()
         self._saving = threading.Lock()
+        self._putting = threading.Lock()
         self._loaded = False
         self._fds: list[int] = []
         self._finder = Finder(folder, size, part)
-        self._epoch = 0
-        self._clear()
+        self._forget()
 
-    def _clear(self) -> None:
-        self._blocks: dict[int, Block] = {}
-        # The same blocks in further parts.
-        self._spare: dict[int, list[Block]] = {}
-        # CRCs that must not change: of all blocks once the whole has a verdict, and of lost ones.
-        self._known: dict[int, int] = {}
-        self._verdict = Verdict.OPEN
-        self._on_disk = True
-        # Descriptor of our own part; -1 until the first block is put.
-        self._own = -1
-        self._unsaved: dict[int, Block] = {}
+    def _forget(self) -> None:
+        self._blocks = Blocks(self.size)
+        # Bytes that no map on disk tells of, and whether it tells the verdict.
+        self._new = 0
         self._verdict_saved = True
-        # Counts drops: what was written for an earlier state is not listed in a later one.
-        self._epoch += 1
+        self._saved_at = time.monotonic()
 
     # opening and closing
 
@@ -102,7 +103,7 @@ class BigContent(Content):
             self.save()
             self._memory.forget(id(self))
             with self._mu:
-                self._clear()
+                self._forget()
                 fds, self._fds = self._fds, []
             self._finder.forget()
             for fd in fds:
@@ -117,262 +118,252 @@ class BigContent(Content):
         return self.complete()
 
     def _find(self, worst: Verdict) -> None:
-        epoch = self._epoch
-        parts = self._finder.changed()
+        blocks = self._blocks
+        # Those with a verdict first: it says which blocks of the others count.
+        parts = sorted(self._finder.changed(), key=lambda part: -part.map.verdict)
         with self._mu:
             self._fds.extend(part.fd for part in parts if part.fresh)
-            self._own = next((part.fd for part in parts if part.name == self._part), self._own)
-            # Dropped meanwhile: these are of what was dropped.
-            if epoch == self._epoch:
-                self._adopt([part for part in parts if part.map.verdict <= worst])
-
-    def _adopt(self, parts: list[Part]) -> None:
-        for part in parts:
-            told = part.map.known | part.map.here
-            agrees = all(told.get(i, block.crc) == block.crc for i, block in self._blocks.items())
-            if part.map.verdict > self._verdict and agrees:
-                self._verdict, self._known = part.map.verdict, told
-        for part in parts:
-            for index, crc in part.map.here.items():
-                # With a verdict only the very bytes count that it was made on.
-                if self._known.get(index, crc) != crc:
-                    continue
-                block = Block(crc, part.fd, checked=False)
-                if self._blocks.setdefault(index, block).fd != part.fd:
-                    self._spare.setdefault(index, []).append(block)
+            if blocks is not self._blocks:
+                # Dropped meanwhile: these are of what was dropped.
+                return
+            for part in parts:
+                if part.map.verdict <= worst:
+                    number = blocks.adopt(part.map, part.fd)
+                    blocks.own = number if part.name == self._part else blocks.own
 
     # reading
 
     def read(self, offset: int, size: int) -> bytes | None:
         """See Content."""
         end = min(self.size, offset + size)
-        if end <= offset:
-            return b""
         pieces = []
         while offset < end:
-            index = offset // BLOCK
-            until = min(end, (index + 1) * BLOCK)
-            piece = self._read_block(index, offset - index * BLOCK, until - offset)
+            piece = self._read_run(self._blocks, offset, end)
             if piece is None:
                 return None
             pieces.append(piece)
-            offset = until
+            offset += len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _read_block(self, index: int, skip: int, size: int) -> bytes | None:
-        block = self._blocks.get(index)
-        if block is None:
+    def _read_run(self, blocks: Blocks, start: int, end: int) -> bytes | None:
+        """Bytes from ``start`` as far as they lie in one place; None: they are not here."""
+        index = start // BLOCK
+        place = blocks.place[index]
+        if place == NOWHERE:
             return None
-        held = block.held
+        stop = min(end, (index + 1) * BLOCK)
+        held = blocks.held.get(index)
         if held is not None:
-            return held[skip : skip + size]
-        if block.fd < 0:
+            return bytes(held[start - index * BLOCK : stop - index * BLOCK])
+        if place == MEMORY:
             kept = self._memory.get(id(self), index)
             if kept is None:
-                self._lose(index, block)
+                self._lose(blocks, index, place)
                 return None
-            return kept[skip : skip + size]
-        if block.checked:
-            piece = disk.read_exactly(block.fd, size, index * BLOCK + skip)
-        else:
-            whole = disk.read_exactly(block.fd, block_length(self.size, index), index * BLOCK)
-            if whole is not None and zlib.crc32(whole) != block.crc:
-                whole = None
-            block.checked = whole is not None
-            piece = None if whole is None else whole[skip : skip + size]
+            return kept[start - index * BLOCK : stop - index * BLOCK]
+        _, behind = runs(self.size, start, end)
+        last = index
+        while last < behind and blocks.place[last] == place and last not in blocks.held:
+            if not blocks.trusted[last] and not self._check(blocks, last, place):
+                break
+            last += 1
+        piece = None
+        if last > index:
+            length = min(end, last * BLOCK) - start
+            piece = disk.read_exactly(blocks.fd(place), length, start)
         if piece is None:
             log.warning("the store held damaged bytes in %s (block %d)", self._folder, index)
-            self._lose(index, block)
+            self._lose(blocks, index, place)
             # Another part may have it; the number of parts bounds the depth.
-            return self._read_block(index, skip, size)
+            return self._read_run(blocks, start, end)
         return piece
 
-    def _lose(self, index: int, block: Block) -> None:
+    def _check(self, blocks: Blocks, index: int, place: int) -> bool:
+        whole = disk.read_exactly(blocks.fd(place), block_length(self.size, index), index * BLOCK)
+        if whole is None or zlib.crc32(whole) != blocks.crc[index]:
+            return False
+        blocks.trusted[index] = 1
+        return True
+
+    def _lose(self, blocks: Blocks, index: int, place: int) -> None:
         with self._mu:
-            if self._blocks.get(index) is block:
-                del self._blocks[index]
-                self._unsaved.pop(index, None)
-                # It may have gone into a digest already: what replaces it must be the same.
-                self._known[index] = block.crc
-                spare = self._spare.get(index)
-                if spare and spare[-1].crc == block.crc:
-                    self._blocks[index] = spare.pop()
-                self._verdict_saved = False
+            blocks.lose(index, place)
+            self._verdict_saved = False
 
     def missing(self, offset: int, size: int) -> list[tuple[int, int]]:
         """See Content."""
         end = min(self.size, offset + size)
-        gaps: list[tuple[int, int]] = []
         if end <= offset:
-            return gaps
+            return []
+        first, stop = runs(self.size, offset, end)
         with self._mu:
-            lacking = [
-                index for index in range(offset // BLOCK, block_count(end)) if not self._has(index)
-            ]
-        for index in lacking:
-            start, length = index * BLOCK, block_length(self.size, index)
-            if gaps and sum(gaps[-1]) == start:
-                start, length = gaps[-1][0], gaps.pop()[1] + length
-            gaps.append((start, length))
-        return gaps
+            self._lose_forgotten(first, stop)
+            absent = self._blocks.absent(first, stop)
+        return [(at * BLOCK, min(to * BLOCK, self.size) - at * BLOCK) for at, to in absent]
 
-    def _has(self, index: int) -> bool:
-        block = self._blocks.get(index)
-        if block is None:
-            return False
-        in_memory_only = block.fd < 0 and block.held is None
-        return not in_memory_only or self._memory.get(id(self), index) is not None
+    def _lose_forgotten(self, first: int, stop: int) -> None:
+        """What went to memory may have had to go from there. Called with ``_mu``."""
+        for index in self._blocks.in_memory(first, stop):
+            if self._memory.get(id(self), index) is None:
+                self._blocks.lose(index, MEMORY)
 
     def complete(self) -> bool:
         """See Content."""
-        with self._mu:
-            if len(self._blocks) < block_count(self.size):
-                return False
-            return all(self._has(index) for index in self._blocks)
+        return not self.missing(0, self.size)
 
     def checksums(self) -> dict[int, int]:
         """See Content."""
         with self._mu:
-            here = {index: block.crc for index, block in self._blocks.items()}
-            return self._known | here
+            return self._blocks.checksums()
 
     @property
     def verdict(self) -> Verdict:
         """See Content."""
-        return self._verdict
+        return self._blocks.verdict
+
+    @property
+    def modified(self) -> str:
+        """See Content."""
+        return self._blocks.modified
+
+    @modified.setter
+    def modified(self, modified: str) -> None:
+        self._blocks.modified = modified
 
     @property
     def on_disk(self) -> bool:
         """See Content."""
-        return self._on_disk
-
-    def digest(self, progress: Callable[[], None] | None = None) -> str:
-        """See Content."""
-        md5 = hashlib.md5(usedforsecurity=False)
-        for start in range(0, self.size, BLOCK):
-            piece = self.read(start, BLOCK)
-            if piece is None:
-                return ""
-            md5.update(piece)
-            if progress is not None:
-                progress()
-        return md5.hexdigest()
+        return self._blocks.on_disk
 
     # writing
 
-    def put(self, offset: int, piece: bytes) -> bool:
+    def put(self, offset: int, piece: bytes | memoryview) -> bool:
         """See Content."""
-        if offset % BLOCK or (len(piece) % BLOCK and offset + len(piece) != self.size):
+        end = offset + len(piece)
+        if offset % BLOCK or (end % BLOCK and end != self.size):
             raise ValueError(f"not whole blocks: {len(piece)} bytes at {offset}")
-        if offset + len(piece) > self.size:
+        if end > self.size:
             raise ValueError(f"past the end: {len(piece)} bytes at {offset} of {self.size}")
-        for start in range(0, len(piece), BLOCK):
-            block = piece if len(piece) <= BLOCK else piece[start : start + BLOCK]
-            if not self._put_block((offset + start) // BLOCK, block):
-                return False
-        if len(self._unsaved) * BLOCK >= _SAVE_AFTER:
+        view = memoryview(piece)
+        first, stop = runs(self.size, offset, end)
+        pieces = {
+            index: view[(index - first) * BLOCK : (index - first + 1) * BLOCK]
+            for index in range(first, stop)
+        }
+        crcs = {index: zlib.crc32(part) for index, part in pieces.items()}
+        with self._putting:
+            with self._mu:
+                blocks = self._blocks
+                if any(blocks.differs(index, crc) for index, crc in crcs.items()):
+                    return False
+                self._lose_forgotten(first, stop)
+                gaps = blocks.absent(first, stop)
+            for begin, behind in gaps:
+                part = view[(begin - first) * BLOCK : (behind - first) * BLOCK]
+                place = self._write(blocks, begin * BLOCK, part)
+                with self._mu:
+                    if blocks is not self._blocks:
+                        return True
+                    for index in range(begin, behind):
+                        self._keep(blocks, index, crcs[index], pieces[index], place)
+        if len(self._blocks.held) * BLOCK >= _SETTLE_AFTER:
+            self._settle()
+        if self._new >= max(_SETTLE_AFTER, self.size // _SAVES):
             self.save()
         return True
 
-    def _put_block(self, index: int, piece: bytes) -> bool:
-        crc = zlib.crc32(piece)
-        with self._mu:
-            if self._known.get(index, crc) != crc:
-                return False
-            if self._has(index):
-                return True
-            epoch = self._epoch
-        fd = self._write(index, piece)
-        with self._mu:
-            if epoch != self._epoch or self._has(index):
-                return True
-            if fd < 0:
-                self._on_disk = False
-                self._memory.put(id(self), index, piece)
-                self._blocks[index] = Block(crc, -1, checked=True)
-            else:
-                block = Block(crc, fd, checked=True, held=piece)
-                self._blocks[index] = self._unsaved[index] = block
-        return True
+    def _keep(self, blocks: Blocks, index: int, crc: int, piece: memoryview, place: int) -> None:
+        """A block has come and was written, or was not (MEMORY). Called with ``_mu``."""
+        if place == MEMORY:
+            blocks.on_disk = False
+            self._memory.put(id(self), index, bytes(piece))
+        else:
+            blocks.held[index] = piece
+            self._new += len(piece)
+        blocks.put(index, crc, place)
 
-    def _write(self, index: int, piece: bytes) -> int:
-        """The descriptor of our part, which has the block now; -1 when the disk has no room."""
+    def _write(self, blocks: Blocks, offset: int, piece: memoryview) -> int:
+        """The place of our part, which has the bytes now; MEMORY when the disk has no room."""
         if not self._room.admit(len(piece)):
-            return -1
+            return MEMORY
         try:
-            fd = self._own_part()
-            disk.write_all(fd, piece, index * BLOCK)
+            place = self._own_part(blocks)
+            disk.write_all(blocks.fd(place), piece, offset)
         except OSError as error:
             self._room.full(error)
-            return -1
-        return fd
+            return MEMORY
+        return place
 
-    def _own_part(self) -> int:
+    def _own_part(self, blocks: Blocks) -> int:
         """Raises OSError."""
         with self._mu:
-            if self._own >= 0:
-                return self._own
-            epoch = self._epoch
+            if blocks.own != NOWHERE:
+                return blocks.own
         path = self._folder / f"{self._part}{layout.BYTES_SUFFIX}"
         make_private(self._folder)
         fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with self._mu:
             self._fds.append(fd)
-            if epoch != self._epoch:
-                return fd
             # Another thread may have been first: the map lists what lies behind one descriptor.
-            self._own = fd if self._own < 0 else self._own
-            return self._own
+            if blocks.own == NOWHERE:
+                blocks.own = blocks.number(fd)
+            if blocks.own == NOWHERE:
+                raise OSError(errno.EMFILE, "too many processes have fetched parts of one file")
+            return blocks.own
+
+    def _settle(self) -> bool:
+        """See to it that the disk has taken what it was given; False when it refuses late."""
+        with self._mu:
+            blocks = self._blocks
+            held = dict(blocks.held)
+        try:
+            if held:
+                disk.flush(blocks.fd(blocks.own))
+        except OSError as error:
+            self._room.full(error)
+            self._unlist(blocks, held)
+            return False
+        with self._mu:
+            for index in held:
+                blocks.held.pop(index, None)
+        return True
+
+    def _unlist(self, blocks: Blocks, held: dict[int, memoryview]) -> None:
+        """What a disk refuses late is kept in memory, and not believed to be on it."""
+        with self._mu:
+            blocks.on_disk = False
+            for index, piece in held.items():
+                if blocks.held.pop(index, None) is not None:
+                    self._memory.put(id(self), index, bytes(piece))
+                    blocks.put(index, blocks.crc[index], MEMORY)
 
     def save(self) -> None:
         """See Content."""
         with self._saving:
             with self._mu:
-                unsaved, self._unsaved = self._unsaved, {}
-                if not unsaved and self._verdict_saved:
+                blocks, new = self._blocks, self._new
+                if not new and self._verdict_saved:
                     return
-                epoch, own = self._epoch, self._own
-            if own < 0:
-                self._verdict_saved = True
+                self._new, self._verdict_saved = 0, True
+                self._saved_at = time.monotonic()
+            if blocks.own == NOWHERE or not self._settle():
                 return
+            with self._mu:
+                part = blocks.own_map()
             try:
-                disk.flush(own)
-                part = self._own_map(own)
                 path = self._folder / f"{self._part}{layout.MAP_SUFFIX}"
                 os.close(disk.write_beside(path, (layout.pack_map(self.size, part),)))
             except FileNotFoundError:
                 # Somebody evicted or dropped the folder; our descriptors go on reading.
-                self._settle(unsaved)
+                return
             except OSError as error:
                 self._room.full(error)
-                self._unlist(unsaved, epoch)
-            else:
-                self._settle(unsaved)
 
-    def _own_map(self, own: int) -> PartMap:
-        with self._mu:
-            here = {index: block.crc for index, block in self._blocks.items() if block.fd == own}
-            known = {index: crc for index, crc in self._known.items() if index not in here}
-            covered = len(here) + len(known) == block_count(self.size)
-            verdict = self._verdict if covered else Verdict.OPEN
-            self._verdict_saved = True
-        return PartMap(verdict, here, known if covered else {})
-
-    @staticmethod
-    def _settle(blocks: dict[int, Block]) -> None:
-        for block in blocks.values():
-            block.held = None
-
-    def _unlist(self, blocks: dict[int, Block], epoch: int) -> None:
-        """A disk that refuses late: what it was given is kept in memory, and not believed."""
-        with self._mu:
-            if epoch != self._epoch:
-                return
-            self._on_disk = False
-            for index, block in blocks.items():
-                if self._blocks.get(index) is block and block.held is not None:
-                    self._memory.put(id(self), index, block.held)
-                    self._blocks[index] = Block(block.crc, -1, checked=True)
+    def checkpoint(self) -> None:
+        """See Content."""
+        enough = self._new >= max(_SAVE_AFTER, self.size // _SAVES)
+        if enough or (self._new and time.monotonic() - self._saved_at > _SAVE_EVERY_S):
+            self.save()
 
     def mark_verified(self) -> None:
         """See Content."""
@@ -384,15 +375,14 @@ class BigContent(Content):
 
     def _mark(self, verdict: Verdict) -> None:
         with self._mu:
-            self._verdict = verdict
-            self._known |= {index: block.crc for index, block in self._blocks.items()}
+            self._blocks.mark(verdict)
             self._verdict_saved = False
         self.save()
 
     def drop(self) -> None:
         """See Content."""
         with self._mu:
-            self._clear()
+            self._forget()
         self._memory.forget(id(self))
         remove(self._folder)
 

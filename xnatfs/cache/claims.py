@@ -37,8 +37,8 @@ _FIRST_LOOK_S, _LAST_LOOK_S = 0.01, 0.2
 
 # What a lock that another process holds looks like.
 _TAKEN = frozenset({errno.EACCES, errno.EAGAIN})
-# Blocks of one name lie side by side in the lock file: 2^22 blocks of 1 MiB are 4 TiB.
-_NAME_BITS, _BLOCK_BITS = 40, 22
+# Blocks of one name lie side by side in the lock file: 2^26 blocks of 64 KiB are 4 TiB.
+_NAME_BITS, _BLOCK_BITS = 36, 26
 
 
 class Claim:

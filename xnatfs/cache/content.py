@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from enum import IntEnum
 
 from xnatfs.config import KIB, MIB
@@ -14,11 +13,9 @@ from xnatfs.config import KIB, MIB
 # Content up to this size is one block: fetched, checked and published as a whole.
 SMALL = 8 * MIB
 
-# The unit in which larger content is fetched, checked and kept.
-BLOCK = MIB
-
-# Finer pieces of a block for random readers: the room for them in the map's header.
-GRANULE = 64 * KIB
+# The unit in which larger content is fetched, checked and kept: what a random reader wants is
+# not fetched in many times its size.
+BLOCK = 64 * KIB
 
 
 class Verdict(IntEnum):
@@ -41,6 +38,8 @@ class Content(ABC):
 
     # Bytes of the whole content.
     size: int
+    # ``Last-Modified`` of the file that the bytes are of, "" when not known; for who fills it.
+    modified = ""
     # Unit of ``missing`` and ``put``: BLOCK, or the size itself for small content.
     block: int
 
@@ -59,7 +58,7 @@ class Content(ABC):
 
     @abstractmethod
     def put(self, offset: int, piece: bytes) -> bool:
-        """Keep complete blocks (the content's last one may be short).
+        """Keep complete blocks (the content's last one may be short); the piece may be kept.
 
         Never fails for want of room: what the disk does not take is kept in bounded memory, and
         may be missing again later. What is here already is not written again.
@@ -79,6 +78,10 @@ class Content(ABC):
 
         Blocks that a network file system turns out not to have taken are missing afterwards.
         """
+
+    def checkpoint(self) -> None:
+        """``save`` if that is worth it: much has come since, or some time has passed."""
+        self.save()
 
     @abstractmethod
     def look(self) -> bool:
@@ -109,14 +112,6 @@ class Content(ABC):
     @abstractmethod
     def on_disk(self) -> bool:
         """False once blocks had to go to memory: fetch no more than the reader asks for."""
-
-    @abstractmethod
-    def digest(self, progress: Callable[[], None] | None = None) -> str:
-        """The MD5 of the whole in lower-case hex; "" when it is not complete (any more).
-
-        Args:
-            progress: called after each block.
-        """
 
     @abstractmethod
     def mark_verified(self) -> None:

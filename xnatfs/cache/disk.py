@@ -28,7 +28,7 @@ def read_exactly(fd: int, size: int, offset: int) -> bytes | None:
     return piece
 
 
-def write_all(fd: int, piece: bytes, offset: int) -> None:
+def write_all(fd: int, piece: bytes | memoryview, offset: int) -> None:
     """Write everything. Raises OSError."""
     rest = memoryview(piece)
     while rest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
 from xnatfs.cache.content import BLOCK, Content, Verdict
 
@@ -39,10 +38,6 @@ class EmptyContent(Content):
     def checksums(self) -> dict[int, int]:
         """See Content."""
         return {}
-
-    def digest(self, progress: Callable[[], None] | None = None) -> str:  # noqa: ARG002
-        """See Content."""
-        return _EMPTY_MD5
 
     def save(self) -> None:
         """See Content."""

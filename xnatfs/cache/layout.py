@@ -16,7 +16,9 @@ no I/O here but names.
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,24 +42,25 @@ TAG_TEXT = (
 )
 
 _FORMAT = 1
+_MAP_FORMAT = 2
 
 # magic, format, verdict, size of the content, CRC of the content, CRC of the fields before.
 _SEAL = struct.Struct("<8sIIQII")
 _SEAL_MAGIC = b"xnatseal"
 SEAL_SIZE = _SEAL.size
 
-# magic, format, verdict, size of the content, block size, granule size (0: whole blocks only),
-# number of blocks, reserved. Then a byte for each block (_ABSENT …), its CRCs as 32-bit words,
-# and the CRC of everything before.
-_MAP = struct.Struct("<8sIIQIIQQ")
+# magic, format, verdict, size of the content, block size, length of the date. Then a byte for each
+# block (ABSENT …), their CRCs as 32-bit words, the Last-Modified of the file that the blocks are
+# of, and the CRC of everything before.
+_MAP = struct.Struct("<8sIIQII")
 _MAP_MAGIC = b"xnat-map"
 _WORD = struct.Struct("<I")
 
-_ABSENT = 0
+ABSENT = 0
 # The block is in this part.
-_HERE = 1
+HERE = 1
 # The block is in another part; its CRC is known because the whole was checked.
-_KNOWN = 2
+KNOWN = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +76,14 @@ class Seal:
 class PartMap:
     """What the map of one part tells."""
 
-    # OPEN, or the verdict on the whole content that ``here`` and ``known`` together describe.
+    # OPEN, or the verdict on the whole content that the blocks here and known together make.
     verdict: Verdict
-    # CRC32 by block number.
-    here: dict[int, int]
-    known: dict[int, int]
+    # A byte for each block: ABSENT, HERE or KNOWN.
+    states: bytes
+    # A CRC32 for each block; of absent ones nothing.
+    crcs: array[int]
+    # Last-Modified of the file that the blocks are of; "" when not known.
+    modified: str = ""
 
 
 def content_path(folder: Path, key: str) -> Path:
@@ -115,39 +121,38 @@ def parse_seal(raw: bytes) -> Seal | None:
 
 def pack_map(size: int, part: PartMap) -> bytes:
     """The map file of one part of a content of ``size`` bytes."""
-    blocks = block_count(size)
-    states = bytearray(blocks)
-    crcs = [0] * blocks
-    for state, entries in ((_KNOWN, part.known), (_HERE, part.here)):
-        for index, crc in entries.items():
-            states[index] = state
-            crcs[index] = crc
-    head = _MAP.pack(_MAP_MAGIC, _FORMAT, part.verdict, size, BLOCK, 0, blocks, 0)
-    raw = head + bytes(states) + struct.pack(f"<{blocks}I", *crcs)
+    dated = part.modified.encode()
+    head = _MAP.pack(_MAP_MAGIC, _MAP_FORMAT, part.verdict, size, BLOCK, len(dated))
+    raw = b"".join((head, part.states, little(part.crcs).tobytes(), dated))
     return raw + _WORD.pack(zlib.crc32(raw))
 
 
 def parse_map(raw: bytes, size: int) -> PartMap | None:
     """The map, or None when it is torn, damaged, of another format or of another content."""
     blocks = block_count(size)
-    if len(raw) != _MAP.size + 5 * blocks + _WORD.size:
+    fixed = _MAP.size + 5 * blocks
+    if len(raw) < fixed + _WORD.size or _WORD.unpack(raw[-4:])[0] != zlib.crc32(raw[:-4]):
         return None
-    if _WORD.unpack(raw[-4:])[0] != zlib.crc32(raw[:-4]):
+    magic, form, verdict, told_size, block, dated = _MAP.unpack_from(raw)
+    if (magic, form, told_size, block) != (_MAP_MAGIC, _MAP_FORMAT, size, BLOCK):
         return None
-    fields = _MAP.unpack_from(raw)
-    magic, form, verdict, told_size, block, granule, told_blocks, _reserved = fields
-    expected = (_MAP_MAGIC, _FORMAT, size, BLOCK, 0, blocks)
-    if (magic, form, told_size, block, granule, told_blocks) != expected:
-        return None
-    if verdict not in _VERDICTS:
+    if verdict not in _VERDICTS or len(raw) != fixed + dated + _WORD.size:
         return None
     states = raw[_MAP.size : _MAP.size + blocks]
-    crcs = struct.unpack_from(f"<{blocks}I", raw, _MAP.size + blocks)
-    here = {index: crcs[index] for index in range(blocks) if states[index] == _HERE}
-    known = {index: crcs[index] for index in range(blocks) if states[index] == _KNOWN}
-    if verdict != Verdict.OPEN and len(here) + len(known) != blocks:
+    if verdict != Verdict.OPEN and states.count(ABSENT):
         return None
-    return PartMap(Verdict(verdict), here, known)
+    crcs = array("I", raw[_MAP.size + blocks : fixed])
+    modified = raw[fixed : fixed + dated].decode(errors="replace")
+    return PartMap(Verdict(verdict), states, little(crcs), modified)
+
+
+def little(words: array[int]) -> array[int]:
+    """The words in the order of bytes on disk, or back; on most machines they are that already."""
+    if sys.byteorder == "little":
+        return words
+    swapped = array("I", words)
+    swapped.byteswap()
+    return swapped
 
 
 _VERDICTS = frozenset(int(verdict) for verdict in Verdict)

@@ -29,20 +29,6 @@ class Part:
     fresh: bool
 
 
-class Block:
-    """Where one block is, and whether this process may trust it."""
-
-    __slots__ = ("checked", "crc", "fd", "held")
-
-    def __init__(self, crc: int, fd: int, *, checked: bool, held: bytes | None = None) -> None:
-        self.crc = crc
-        # Descriptor of the part, or -1 for one that is in memory only.
-        self.fd = fd
-        self.checked = checked
-        # The bytes, while a network disk may still refuse what was written.
-        self.held = held
-
-
 class Finder:
     """Looks for the usable parts of one content, again and again.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import threading
@@ -208,13 +207,6 @@ class SmallContent(Content):
     def on_disk(self) -> bool:
         """See Content."""
         return self._on_disk
-
-    def digest(self, progress: Callable[[], None] | None = None) -> str:
-        """See Content."""
-        whole = self.read(0, self.size)
-        if progress is not None:
-            progress()
-        return "" if whole is None else hashlib.md5(whole, usedforsecurity=False).hexdigest()
 
     def mark_verified(self) -> None:
         """See Content."""

@@ -15,12 +15,14 @@ from xnatfs import options
 from xnatfs.cli.connecting import connected, waiter_for
 from xnatfs.cli.exits import OK
 from xnatfs.cli.places import parse
-from xnatfs.cli.shown import FORMATS, Row, bytes_text, printable, render, time_text
-from xnatfs.fs.values import Entry, Kind
+from xnatfs.cli.shown import FORMATS, Row, bytes_text, printable, render
+from xnatfs.fs.values import Kind
 
 if TYPE_CHECKING:
     from xnatfs.config import Settings
     from xnatfs.fs.filesystem import FileSystem
+    from xnatfs.tree.namespace import Node
+    from xnatfs.waiting import Waiter
 
 # The columns of ``-l``, by what an entry is. A folder of several kinds shows them all.
 _COLUMNS: dict[str, tuple[str, ...]] = {
@@ -59,9 +61,8 @@ def run(args: argparse.Namespace) -> int:
     """List, in the form that was asked for."""
     place = parse(args.where)
     with connected(args, place.server) as (fs, chosen):
-        path = fs.search.resolve(place.path, waiter_for(chosen.settings))
         listing = _Listing(fs, chosen.settings, long=args.long)
-        folders = listing.folders(path, recursive=args.recursive)
+        folders = listing.folders(place.path, recursive=args.recursive)
         if args.format == "table":
             _print_folders(folders, args)
         else:
@@ -113,60 +114,50 @@ def _readable(rows: list[Row]) -> list[Row]:
 
 
 class _Listing:
-    """The folders below a path, one after the other."""
+    """The folders below a place, one after the other."""
 
     def __init__(self, fs: FileSystem, settings: Settings, *, long: bool) -> None:
-        self._fs = fs
+        self._search = fs.search
         self._settings = settings
         self._long = long
 
-    def folders(self, path: str, *, recursive: bool) -> Iterator[tuple[str, list[Row]]]:
+    def folders(self, place: str, *, recursive: bool) -> Iterator[tuple[str, list[Row]]]:
         """(path, rows) of a folder, and with ``recursive`` of those below it; links excepted."""
-        kind = self._fs.getattr(path, None, waiter_for(self._settings)).kind
-        if kind is not Kind.FOLDER:
-            name = posixpath.basename(path)
-            yield posixpath.dirname(path), [self._row(posixpath.dirname(path), name, kind)]
+        top = self._search.node(place, self._waiter())
+        if top.kind is not Kind.FOLDER:
+            yield posixpath.dirname(top.path), [self._row(top)]
             return
-        waiting = [path]
+        waiting = [top]
         while waiting:
             folder = waiting.pop()
-            entries = list(self._fs.readdir(folder, waiter_for(self._settings)))
-            yield folder, [self._row(folder, entry.name, entry.kind) for entry in entries]
+            nodes = self._search.below(folder, self._waiter())
+            yield folder.path, [self._row(node) for node in nodes]
             if recursive:
-                waiting += reversed(_below(folder, entries))
+                waiting += reversed([node for node in nodes if node.kind is Kind.FOLDER])
 
-    def _row(self, folder: str, name: str, kind: Kind) -> Row:
-        row = {"name": name, "kind": kind.value, "level": ""}
-        if not self._long or kind is Kind.LINK:
+    def _waiter(self) -> Waiter:
+        return waiter_for(self._settings)
+
+    def _row(self, node: Node) -> Row:
+        row = {"name": node.name, "kind": node.kind.value, "level": ""}
+        if not self._long or node.kind is Kind.LINK:
             return row
-        path = posixpath.join(folder, name)
-        cells = self._fs.describe(path, waiter_for(self._settings))
+        cells = self._search.cells(node)
         level = cells.get("level", "")
         row |= {"level": level, **_shown(cells)}
-        if kind is Kind.FILE:
-            attributes = self._fs.getattr(path, None, waiter_for(self._settings))
-            row |= {"size": str(attributes.size)}
-        elif level == "subject":
-            attributes = self._fs.getattr(path, None, waiter_for(self._settings))
-            row |= {"time": time_text(attributes.mtime)}
+        if node.kind is Kind.FILE:
+            row |= {"size": str(self._search.file_size(node, self._waiter()))}
         elif level in _SUMMED:
-            row |= self._sums(posixpath.join(path, "resources"))
+            row |= self._sums(self._search.collection(node, "resources", self._waiter()))
         return row
 
-    def _sums(self, folder: str) -> Row:
+    def _sums(self, folder: Node) -> Row:
         """Files and bytes of all resources in a folder, as the server counts them."""
-        files = size = 0
-        for entry in self._fs.readdir(folder, waiter_for(self._settings)):
-            cells = self._fs.describe(
-                posixpath.join(folder, entry.name), waiter_for(self._settings)
-            )
-            files += _number(cells.get("file_count", ""))
-            size += _number(cells.get("file_size", ""))
+        nodes = self._search.below(folder, self._waiter())
+        resources = [self._search.cells(node) for node in nodes]
+        files = sum(_number(cells.get("file_count", "")) for cells in resources)
+        size = sum(_number(cells.get("file_size", "")) for cells in resources)
         return {"files": str(files), "size": str(size)}
-
-
-def _below(folder: str, entries: list[Entry]) -> list[str]:
-    return [posixpath.join(folder, entry.name) for entry in entries if entry.kind is Kind.FOLDER]
 
 
 def _shown(cells: dict[str, str]) -> Row:
@@ -179,6 +170,8 @@ def _shown(cells: dict[str, str]) -> Row:
         "description": cells.get("series_description", ""),
         "quality": cells.get("quality", ""),
         "date": cells.get("date", ""),
+        # To the second, in the server's zone, as it is written there (R§2.1).
+        "time": cells.get("insert_date", "").partition(".")[0],
         "format": cells.get("format", ""),
         "content": cells.get("content", ""),
         "digest": cells.get("digest", ""),

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xnatfs import options
+from xnatfs.cli.connecting import choose_for
 from xnatfs.cli.exits import COMMAND_FAILED, NOT_ARRIVED
-from xnatfs.configuration import choose
+from xnatfs.cli.places import parse
 from xnatfs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="mount at this empty folder (a place of its own, in $XNATFS_MOUNT)",
     )  # fmt: skip
     parser.add_argument(
-        "--cd", metavar="ARCHIVEPATH", type=options.archive_path,
-        help="the folder of the archive in which the command starts (where you are)",
+        "--cd", metavar="ARCHIVEPATH",
+        help="where in the archive the command starts: a path, a session's accession, or an "
+        "address from the browser (where you are)",
     )  # fmt: skip
     options.add_to(parser, "run")
 
@@ -42,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
     words = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not words:
         raise UsageError("run needs a command: xnatfs run [options] -- COMMAND")
-    chosen = choose(args, os.environ)
-    folder = None if args.cd is None else _below(args.cd, chosen.settings.view.path)
+    folder = None if args.cd is None else parse(args.cd)
+    chosen = choose_for(args, os.environ, folder.server if folder else "")
 
     # After the options, so that a wrong one is told without libfuse too.
     from xnatfs.cli.connecting import connector_at
@@ -67,22 +69,13 @@ def run(args: argparse.Namespace) -> int:
         outcome = running.run(
             lambda place: connect_at(str(place)),
             settings,
-            running.Errand(words, folder, args.at, plan),
+            running.Errand(words, folder.path if folder else None, args.at, plan),
             shown.update,
         )
     code = _report(outcome)
     if outcome.status is not None and os.WIFSIGNALED(outcome.status):
         running.die_by(os.WTERMSIG(outcome.status))
     return code
-
-
-def _below(path: str, top: str) -> str:
-    """A path of the archive, relative to the part of it that is mounted."""
-    if top == "/":
-        return path.lstrip("/")
-    if path != top and not path.startswith(f"{top}/"):
-        raise UsageError(f"--cd {path}: only {top} is mounted (--path)")
-    return path.removeprefix(top).lstrip("/")
 
 
 def _report(outcome: Outcome) -> int:

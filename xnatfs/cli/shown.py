@@ -49,11 +49,6 @@ def expiry_text(expires: float) -> str:
     return f"it ends on {when} (in {age_text(left)})"
 
 
-def time_text(seconds: float) -> str:
-    """A local time, as ``ls --full-time`` begins."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-
-
 # Control characters, lone surrogates: a name must not steer somebody's terminal.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 

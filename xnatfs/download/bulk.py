@@ -1,7 +1,9 @@
 """When to fetch more than the file that is read: which resource as one stream, and which next.
 
-The first file of a resource is fetched alone. The second one begins a stream of the whole, if
-that is worth it; where it is not, the files ahead of a reader that walks are fetched one by one.
+Who lists a folder and reads its first file may be about to read them all: a stream of the whole
+resource begins, if that is worth it, which brings little until a second file is read. Where this
+turned out wrong, and with any other file, the first one is fetched alone and the second begins the
+stream. Where none is worth it, the files ahead of a reader that walks are fetched one by one.
 When resources are read one after the other, the next one is streamed as soon as the line is free.
 """
 
@@ -17,7 +19,7 @@ from xnatfs.cache.store import Store
 from xnatfs.config import StoreSettings
 from xnatfs.download.demands import Rules
 from xnatfs.download.fetcher import Counts
-from xnatfs.download.siblings import Siblings, Walk
+from xnatfs.download.siblings import Siblings, Walk, is_first
 from xnatfs.download.stream import Outcome, Stream
 from xnatfs.errors import XnatfsError
 from xnatfs.model.entities import RemoteFile
@@ -30,6 +32,9 @@ log = logging.getLogger(__name__)
 _TOGETHER_S = 10.0
 # Streams for readers at once: four tasks at a time; more of them wait file by file.
 _MOST_STREAMS = 4
+# Streams begun with one file, without a second one being read of any, before that is given up:
+# somebody looks at the first file of everything.
+_GUESSES = 2
 # How sure it is that the next resource will be read, as with Stream.
 _TRUST_AHEAD = 4
 
@@ -97,6 +102,8 @@ class Bulk:
         self._running: set[Stream] = set()
         # The resource of which two files were read last.
         self._front = ""
+        # Streams that one file began, since a stream was last of use.
+        self._guesses = 0
 
     # -- readers
 
@@ -118,6 +125,8 @@ class Bulk:
             stream = course.stream
             # With three files read from the store and no stream, the way is known and free.
             goes_on = stream is None and len(course.wanted) == 3 and not course.followed
+            if stream is not None and len(course.wanted) > 1:
+                self._guesses = 0
         if stream is not None:
             stream.want(path)
         for row in ahead:
@@ -130,11 +139,14 @@ class Bulk:
 
         Raises: Interrupted, TimedOut: the waiter's.
         """
+        begins_all = self._begins_all(siblings, version.path, waiter)
         with self._mu:
             course = self._course(siblings.key)
             stream = course.stream
-            if stream is None and self._begins(course):
-                stream = self._start(siblings, course, course.wanted, len(course.wanted))
+            if stream is None and self._begins(course, begins_all=begins_all):
+                together = len(course.wanted)
+                self._guesses += together == 1
+                stream = self._start(siblings, course, course.wanted, together - 1)
                 for other in self._running:
                     if not other.read:
                         other.give_up()
@@ -147,9 +159,16 @@ class Bulk:
             course = self._courses[key] = _Course()
         return course
 
-    def _begins(self, course: _Course) -> bool:
-        together = len(course.wanted) > 1 and time.monotonic() > course.rest_until
-        return together and sum(stream.read for stream in self._running) < _MOST_STREAMS
+    def _begins_all(self, siblings: Siblings, path: str, waiter: Waiter) -> bool:
+        """Whether a file is the first that somebody reads who will read all of them."""
+        if self._guesses >= _GUESSES or not siblings.listed(path):
+            return False
+        return is_first(path, siblings.rows(waiter))
+
+    def _begins(self, course: _Course, *, begins_all: bool) -> bool:
+        together = len(course.wanted) > 1 or begins_all
+        worth_it = together and time.monotonic() > course.rest_until
+        return worth_it and sum(stream.read for stream in self._running) < _MOST_STREAMS
 
     def _start(self, siblings: Siblings, course: _Course, wanted: set[str], trust: int) -> Stream:
         stream = Stream(

@@ -7,13 +7,16 @@ import threading
 from collections.abc import Callable
 
 from xnatfs.cache.content import Content, Verdict
+from xnatfs.config import MIB
 from xnatfs.download.comparison import Comparison
 from xnatfs.download.sinks import Fingerprint
 from xnatfs.model.versions import Version
 
-# Blocks hashed with each one that arrives: enough to catch up behind a reader that walks, little
-# enough not to hold up the transfer on whose thread it happens.
-_STEP = 4
+# How much is hashed for each byte that arrives: enough to catch up behind a reader that walks,
+# little enough not to hold up the transfer on whose thread it happens.
+_CATCH_UP = 4
+# Read from the store and hashed at once.
+_STEP = MIB
 
 
 class RunningDigest:
@@ -32,13 +35,13 @@ class RunningDigest:
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._at = 0
 
-    def advance(self) -> None:
-        """Hash some of what is here."""
+    def advance(self, arrived: int) -> None:
+        """Hash some of what is here, after so many bytes have come."""
         if self._mu.acquire(blocking=False):
             try:
-                for _ in range(_STEP):
-                    if not self._step():
-                        return
+                until = self._at + _CATCH_UP * arrived
+                while self._at < until and self._step():
+                    pass
             finally:
                 self._mu.release()
 
@@ -46,7 +49,7 @@ class RunningDigest:
         """Hash the rest.
 
         Args:
-            progress: called after each block.
+            progress: called after each step.
 
         Returns:
             MD5 in lower-case hex; "" when a block is missing.
@@ -62,12 +65,11 @@ class RunningDigest:
             self._start_over()
 
     def _step(self) -> bool:
-        if self._at >= self._content.size:
-            return False
-        if self._content.missing(self._at, 1):
-            return False
-        piece = self._content.read(self._at, self._content.block)
-        if piece is None:
+        """Hash a piece; False when there is none."""
+        gaps = self._content.missing(self._at, _STEP)
+        here = gaps[0][0] - self._at if gaps else _STEP
+        piece = self._content.read(self._at, here) if here > 0 else None
+        if not piece:
             return False
         self._md5.update(piece)
         self._at += len(piece)

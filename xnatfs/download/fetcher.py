@@ -19,15 +19,16 @@ from xnatfs.waiting import Waiter
 
 log = logging.getLogger(__name__)
 
-# One GET of one file: (start, length, sink, waiter) -> Head.
+# One GET of one file: (start, length, modified, sink, waiter) -> Head.
 #
-# ``length`` None: to the end (a GET without Range when start is 0). ``sink`` gets the body's bytes
-# in order from ``start``; an error that it raises ends the GET and comes out unchanged. The
-# Head's size is that of the whole file (Content-Range's total, or the length of a full reply),
-# its ``modified`` the file's. ``waiter.progress()`` may be called as bytes arrive. Raises
-# TransferBroken after a partial body; Stale, before the first byte goes to the sink, when the
-# header of a ranged reply shows another version than the pinned one; and the errors of a request.
-Fetch = Callable[[int, int | None, Callable[[bytes], None], Waiter], Head]
+# ``length`` None: to the end (a GET without Range when start is 0). ``modified``: the date that
+# the file must have, "" when that is not known. ``sink`` gets the body's bytes in order from
+# ``start``; an error that it raises ends the GET and comes out unchanged. The Head's size is that
+# of the whole file (Content-Range's total, or the length of a full reply), its ``modified`` the
+# file's. ``waiter.progress()`` may be called as bytes arrive. Raises TransferBroken after a partial
+# body; Stale, before the first byte goes to the sink, when the header shows another date, or that
+# of a range another length; and the errors of a request.
+Fetch = Callable[[int, int | None, str, Callable[[bytes], None], Waiter], Head]
 
 # The first pause after an attempt that brought nothing; doubles up to the last one. Each is
 # multiplied by 0.5 … 1, so that a job array does not come back in step.
@@ -92,6 +93,8 @@ class Line:
     """The way to the bytes of one version, and how patient to be with it."""
 
     fetch: Fetch
+    # ``Last-Modified`` that its file must have; "" when not known.
+    modified: str
     # The path, for texts.
     label: str
     # Seconds without progress after which a transfer fails.
@@ -141,7 +144,7 @@ def transfer(line: Line, sink: Sink, end: int, *, ranged: bool = True) -> Head |
         length = None if start == 0 and not ranged else end - start
         waiter = Waiter(idle_s=line.idle_s * _ATTEMPT, interrupted=line.given_up)
         try:
-            head = line.fetch(start, length, receive, waiter)
+            head = line.fetch(start, length, line.modified, receive, waiter)
             if length is None or sink.at >= end:
                 return head
             raise TransferBroken(f"{line.label}: the reply ended {end - sink.at} bytes early")

@@ -27,7 +27,7 @@ def bring(
         name: of the content, for the claims.
         content: what is to be filled.
         span: start and end of the range, on block borders or at the end of the content.
-        take: gets the number and bytes of each block that came from another process.
+        take: gets the start and bytes of each block that came from another process.
         fetch: brings a range (start, end), and beats the claim.
         moves: called when another process moves.
         waiter: the limits of waiting for others.
@@ -46,7 +46,7 @@ def bring(
         for index in came:
             # None: it is damaged, and missing again.
             if (piece := content.read(index * block, block)) is not None:
-                take(index, piece)
+                take(index * block, piece)
         if came:
             lacking = content.missing(start, end - start)
             moved()

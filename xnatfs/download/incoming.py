@@ -13,9 +13,17 @@ from collections.abc import Callable, Iterable
 
 from xnatfs.cache.claims import Claim
 from xnatfs.cache.content import SMALL, Content, Verdict
-from xnatfs.config import MIB
 from xnatfs.download.comparison import Comparison
-from xnatfs.download.demands import Demand, Rules, Transfer, Witness, blocks_of, runs_of
+from xnatfs.download.demands import (
+    Arrivals,
+    Demand,
+    Rules,
+    Transfer,
+    Witness,
+    blocks_of,
+    on_their_way,
+    runs_of,
+)
 from xnatfs.download.digest import RunningDigest, judge
 from xnatfs.download.fetcher import Counts, Fetch, Line, transfer
 from xnatfs.download.flight import bring
@@ -27,10 +35,6 @@ from xnatfs.model.versions import Version
 from xnatfs.waiting import Waiter, Workers
 
 log = logging.getLogger(__name__)
-
-# A block further ahead of a transfer than this gets a transfer of its own: somebody jumped into a
-# window that may take long to get there.
-_NEAR = 8 * MIB
 
 
 class Incoming:
@@ -47,7 +51,7 @@ class Incoming:
 
     Threading: ``_mu``, and the condition ``_moved`` on it, guard everything but ``_moved_at`` (a
     clock reading that only moves on) and ``_digest`` (which locks itself). It is not held across
-    network or disk. ``failure`` and ``_judging`` are read without it on the way of hits, where
+    network or disk. ``failure`` and ``judging`` are read without it on the way of hits, where
     being late by one read does no harm.
     """
 
@@ -81,15 +85,9 @@ class Incoming:
         self._demands: set[Demand] = set()
         self._digest = RunningDigest(content)
         self._comparison = Comparison(version, label, lenient=rules.lenient)
-        # Last-Modified of the first reply; every further range must have the same.
-        self._modified = version.modified
-        # Blocks that have not come; the last one is withheld until the whole was judged.
-        self._lacking = self._missing_blocks()
-        # Blocks that came and are not in the store yet.
-        self._putting = 0
-        # No reads are answered while the whole is being judged.
-        self._judging = self._unjudged()
-        self._judge_at_work = False
+        # Last-Modified of what is here, or of the first reply; every range must have the same.
+        self._modified = version.modified or content.modified
+        self._arrivals = Arrivals(content)
 
     # readers come and go
 
@@ -112,7 +110,7 @@ class Incoming:
     @property
     def judging(self) -> bool:
         """Whether the whole has come and is being compared with the catalog."""
-        return self._judging
+        return self._arrivals.judging
 
     # reads
 
@@ -141,11 +139,10 @@ class Incoming:
     def _collect(self, demand: Demand, waiter: Waiter) -> bool:
         """Wait for one thing that the demand lacks; False when it lacks nothing. Holds _mu."""
         self._raise_failure()
-        if self._judging:
-            if not self._judge_at_work and not self._putting:
-                self._judge_at_work = True
+        if self.judging:
+            if self._arrivals.take_up():
                 self._start(self.version.size, self.version.size, self._judge)
-            self._wait(lambda: not self._judging, waiter)
+            self._wait(lambda: not self.judging, waiter)
             return True
         lacking = demand.lacking(self.content)
         if not lacking:
@@ -189,7 +186,7 @@ class Incoming:
         """Start what is neither here nor on its way of these windows; waits for nothing."""
         block = self.content.block
         with self._mu:
-            if self.failure is not None or self._judging:
+            if self.failure is not None or self.judging:
                 return
             for start, length in windows:
                 wanted = [
@@ -201,21 +198,10 @@ class Incoming:
 
     def _carriers(self, lacking: list[int]) -> dict[int, Transfer]:
         """Who brings each block; starts what is not on its way."""
-        carriers = self._on_their_way(lacking)
-        alone = [index for index in lacking if index not in carriers]
-        if alone:
-            self._start_runs(alone)
-            carriers |= self._on_their_way(alone)
-        return carriers
-
-    def _on_their_way(self, lacking: list[int]) -> dict[int, Transfer]:
         block = self.content.block
-        return {
-            index: carrier
-            for index in lacking
-            for carrier in self._transfers
-            if carrier.brings(index * block) and index * block - carrier.at <= _NEAR
-        }
+        carriers = on_their_way(lacking, self._transfers, block)
+        self._start_runs([index for index in lacking if index not in carriers])
+        return on_their_way(lacking, self._transfers, block)
 
     def _start_runs(self, indexes: list[int]) -> None:
         block = self.content.block
@@ -262,6 +248,7 @@ class Incoming:
 
         return Line(
             fetch=self._fetch,
+            modified=self._modified,
             label=self.label,
             idle_s=self._rules.idle_s,
             given_up=self._given_up,
@@ -280,17 +267,21 @@ class Incoming:
         """Fetch what no other process is fetching, and take over the rest."""
         small = self.version.size <= SMALL
 
-        def take(index: int, piece: bytes) -> None:
-            if small:
-                self._hand_out(carrier, piece)
-            else:
-                self._arrive(carrier, index, piece)
+        def take(start: int, piece: bytes) -> bool:
+            if not small:
+                return self._arrive(carrier, start, piece)
+            with self._mu:
+                self._deliver(carrier, 0, piece)
+            return True
 
         def fetch(start: int, end: int, claim: Claim) -> None:
             if small:
-                self._bring_whole(carrier, claim)
-            else:
-                self._bring_range(carrier, start, end, claim)
+                take(0, self._bring_whole(claim))
+                return
+            try:
+                self._transfer(self._line(claim), start, end, take)
+            finally:
+                self.content.checkpoint()
 
         bring(
             self._rules.claims,
@@ -303,7 +294,7 @@ class Incoming:
             Waiter(idle_s=self._rules.idle_s, interrupted=self._given_up),
         )
 
-    def _bring_whole(self, carrier: Transfer, claim: Claim) -> None:
+    def _bring_whole(self, claim: Claim) -> bytes:
         lenient = self._rules.lenient
         body, verdict = download_whole(self._line(claim), self.version, lenient=lenient)
         self.content.put(0, body)
@@ -311,20 +302,7 @@ class Incoming:
             self.content.mark_contradicting()
         else:
             self.content.mark_verified()
-        self._hand_out(carrier, body)
-
-    def _hand_out(self, carrier: Transfer, body: bytes) -> None:
-        with self._mu:
-            self._deliver(carrier, 0, body)
-
-    def _bring_range(self, carrier: Transfer, start: int, end: int, claim: Claim) -> None:
-        def hand_on(index: int, piece: bytes) -> bool:
-            return self._arrive(carrier, index, piece)
-
-        try:
-            self._transfer(self._line(claim), start, end, hand_on)
-        finally:
-            self.content.save()
+        return body
 
     def _transfer(
         self, line: Line, start: int, end: int, hand_on: Callable[[int, bytes], bool]
@@ -338,48 +316,41 @@ class Incoming:
         if head.size is not None and head.size != self.version.size:
             raise Stale(f"{self.label}: the server has {head.size} bytes, not {self.version.size}")
         check_modified(self._modified, head, self.label)
-        with self._mu:
-            self._modified = self._modified or head.modified
+        if not self._modified:
+            with self._mu:
+                self._modified = self._modified or head.modified
+            self.content.modified = self._modified
 
-    def _arrive(self, carrier: Transfer, index: int, piece: bytes) -> bool:
-        """A block has come: keep it, give it to who waits; False when it is damaged."""
+    def _arrive(self, carrier: Transfer, start: int, piece: bytes) -> bool:
+        """Blocks have come: keep them, give them to who waits; False when they are damaged."""
         with self._mu:
-            self._lacking.discard(index)
-            self._putting += 1
-            self._judging = self._judging or self._unjudged()
+            self._arrivals.came(start, len(piece))
         kept = False
         try:
-            kept = self.content.put(index * self.content.block, piece)
-            self._digest.advance()
+            kept = self._put(start, piece)
         finally:
-            judge_now = self._arrived(carrier, index, piece if kept else None)
+            with self._mu:
+                self._arrivals.put(start, len(piece), kept=kept)
+                if kept and not self.judging:
+                    self._deliver(carrier, start, piece)
+                judge_now = kept and self._arrivals.take_up()
         if self.failure is not None:
-            # The content was dropped meanwhile and may be used anew: this block is of the old one.
+            # The content was dropped meanwhile and may be used anew: these are of the old one.
             self.content.drop()
             raise self.failure
         if judge_now:
             self._judge(carrier)
         return kept
 
-    def _arrived(self, carrier: Transfer, index: int, piece: bytes | None) -> bool:
-        """The block is in the store, or refused (None); whether it is time to judge the whole."""
-        with self._mu:
-            self._putting -= 1
-            if piece is None:
-                self._lacking.add(index)
-                self._judging = self._judge_at_work
-                return False
-            if not self._judging:
-                self._deliver(carrier, index, piece)
-            judge_now = self._judging and not self._judge_at_work and not self._putting
-            self._judge_at_work = self._judge_at_work or judge_now
-            return judge_now
+    def _put(self, start: int, piece: bytes) -> bool:
+        kept = self.content.put(start, piece)
+        self._digest.advance(len(piece))
+        return kept
 
-    def _deliver(self, carrier: Transfer, index: int, piece: bytes) -> None:
-        carrier.at = max(carrier.at, (index + 1) * self.content.block)
+    def _deliver(self, carrier: Transfer, start: int, piece: bytes) -> None:
+        carrier.at = max(carrier.at, start + len(piece))
         for demand in self._demands:
-            if index in demand.blocks:
-                demand.pieces[index] = piece
+            demand.take(start, piece, self.content.block)
         self._moved.notify_all()
 
     # the whole of a large file
@@ -403,28 +374,16 @@ class Incoming:
             # that, nor must a reader that leaves.
             self._fail(ContentProblem(f"{self.label}: arrived damaged, and not again: {error}"))
         finally:
-            missing = self._missing_blocks()
             with self._mu:
-                self._lacking = missing
-                self._judge_at_work = False
-                self._judging = self._unjudged()
+                self._arrivals.settle()
                 self._moved.notify_all()
-
-    def _unjudged(self) -> bool:
-        """Whether everything has come, and nobody knows yet if it is right."""
-        return not self._lacking and self.content.verdict is Verdict.OPEN
 
     def _download_again(self) -> None:
         # Before the drop: a read that began earlier and ends now must see that it is outdated.
         self.downloads += 1
         self.content.drop()
         self._digest.reset()
-        self._transfer(self._line(), 0, self.version.size, self._arrive_again)
-
-    def _arrive_again(self, index: int, piece: bytes) -> bool:
-        kept = self.content.put(index * self.content.block, piece)
-        self._digest.advance()
-        return kept
+        self._transfer(self._line(), 0, self.version.size, self._put)
 
     def _retract(self, damaged: set[int]) -> None:
         if not damaged:
@@ -436,6 +395,3 @@ class Incoming:
             readers = list(self._readers)
         for reader in readers:
             reader.retract(damaged, error)
-
-    def _missing_blocks(self) -> set[int]:
-        return set(blocks_of(self.content.missing(0, self.version.size), self.content.block))

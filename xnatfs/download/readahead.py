@@ -2,8 +2,8 @@
 
 Pure: no clock, no threads, no I/O. A reader that walks gets windows that double from 1 to 64 MiB,
 two of them ahead, so that it never waits for a second round trip; one that jumps gets nothing
-beyond the block that it asked for; one that stops is no longer followed, because windows are only
-asked for by reads.
+beyond the blocks that it asked for, not even where two of its reads happen to meet; one that
+stops is no longer followed, because windows are only asked for by reads.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ AHEAD = 2
 _BACK = MIB
 _FORWARD = 512 * KIB
 
+# Reads that follow one another before that is a walk; one that begins at the start is one at once.
+_STEPS = 2
+
 # Several descriptors share one reader; each walks for itself. One more than this replaces the
 # walk that was longest without a read.
 _WALKS = 8
@@ -32,7 +35,7 @@ class _Walk:
 
     __slots__ = ("borders", "planned", "position", "steps", "window")
 
-    def __init__(self, position: int) -> None:
+    def __init__(self, offset: int, position: int) -> None:
         # End of the furthest read.
         self.position = position
         # End of what was planned.
@@ -41,7 +44,7 @@ class _Walk:
         self.window = FIRST_WINDOW
         # Starts of planned windows that the reader has not entered.
         self.borders: deque[int] = deque()
-        self.steps = 0
+        self.steps = 0 if offset else _STEPS
 
 
 class Readahead:
@@ -75,7 +78,7 @@ class Readahead:
             return []
         walk = self._find(offset)
         if walk is None:
-            walk = _Walk(end)
+            walk = _Walk(offset, end)
             self._walks.append(walk)
             return []
         self._walks.remove(walk)
@@ -85,7 +88,7 @@ class Readahead:
             return []
         walk.position = end
         walk.steps += 1
-        return self._plan(walk, most)
+        return self._plan(walk, most) if walk.steps >= _STEPS else []
 
     def _find(self, offset: int) -> _Walk | None:
         for walk in reversed(self._walks):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from xnatfs.cache.store import BLOCK, SMALL, Content, Store, Verdict
 from xnatfs.config import MIB, Limits, StoreSettings
 from xnatfs.download.bulk import Bulk
-from xnatfs.download.demands import Rules
+from xnatfs.download.demands import Rules, span
 from xnatfs.download.fetcher import Counts, DownloadStats, Fetch
 from xnatfs.download.incoming import Incoming
 from xnatfs.download.readahead import LAST_WINDOW, Readahead
@@ -158,8 +158,8 @@ class Reader:
         self._joined: Incoming | None = None
         self._mu = threading.Lock()
         self._ahead = Readahead(self._size, BLOCK)
-        # Blocks given to the caller before the whole was checked.
-        self._unproven: set[int] = set()
+        # 1 for each block of a large file given to the caller before the whole was checked.
+        self._unproven = bytearray()
         self._retracted: XnatfsError | None = None
 
     @property
@@ -239,18 +239,20 @@ class Reader:
     def _bring_watched(self, offset: int, size: int, waiter: Waiter) -> bytes:
         """The bytes of a large file, remembered as unproven until the whole is verified."""
         block = self._content.block
-        blocks = set(range(offset // block, (offset + size - 1) // block + 1))
+        blocks = span(offset, size, block)
         while not self._content.verified:
             download = self._incoming.downloads
             piece = self._bring(offset, size, waiter)
             with self._mu:
-                new = blocks - self._unproven
-                self._unproven |= new
+                self._unproven = self._unproven or bytearray(-(-self._size // block))
+                before = self._unproven[blocks]
+                self._unproven[blocks] = b"\1" * len(before)
             if self._incoming.downloads == download:
                 return piece
             # Another download has begun since: these bytes are of the old one.
             with self._mu:
-                self._unproven -= new
+                if self._unproven:
+                    self._unproven[blocks] = before
             self._raise_problem()
         return self._bring(offset, size, waiter)
 
@@ -273,9 +275,9 @@ class Reader:
     def retract(self, blocks: set[int], error: XnatfsError) -> None:
         """See Witness."""
         with self._mu:
-            if blocks & self._unproven:
+            if self._unproven and any(self._unproven[index] for index in blocks):
                 self._retracted = error
-            self._unproven.clear()
+            self._unproven = bytearray()
 
     def close(self) -> None:
         """End the opening; a transfer nobody waits for is given up. Never raises."""

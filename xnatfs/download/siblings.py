@@ -49,6 +49,8 @@ class Siblings:
     fetch: Callable[[Callable[[bytes], None], Waiter], None]
     # Opens one of the files.
     open: Callable[[RemoteFile], Opening]
+    # Whether the folder of a file (its path) was listed a short while ago.
+    listed: Callable[[str], bool]
     # What is read next when another resource (its key) was read before this one; None: no idea.
     following: Callable[[str, Waiter], Siblings | None]
 
@@ -87,6 +89,11 @@ def following(orders: Iterable[Sequence[str]], before: str, now: str) -> list[st
         if at and order[at - 1] == before:
             return list(order[at + 1 :])
     return []
+
+
+def is_first(path: str, rows: Sequence[RemoteFile]) -> bool:
+    """Whether who reads all files, in the archive's order or in that of the names, begins here."""
+    return path in (rows[0].path, min(row.path for row in rows)) if rows else False
 
 
 class Walk:

@@ -16,13 +16,14 @@ _DAMAGED = 3
 
 
 class BlockSink:
-    """Cuts a range into blocks and hands each one on as it becomes complete.
+    """Cuts a range on block borders and hands on whole blocks as they become complete.
 
     Args:
         start, end: of the range, bytes; ``start`` is on a block border, ``end`` on one or at the
             end of the file.
         block: bytes.
-        hand_on: gets the number and the bytes of a block; False: it is damaged, bring it again.
+        hand_on: gets the start and the bytes of one or several blocks; False: they are damaged,
+            bring them again.
         label: the path, for texts.
     """
 
@@ -47,22 +48,23 @@ class BlockSink:
 
         Raises:
             BadReply: more bytes than were asked for.
-            TransferBroken: a block was damaged; ``at`` is back at its start.
-            ContentProblem: it was damaged again and again.
+            TransferBroken: blocks were damaged; ``at`` is back at their start.
+            ContentProblem: they were damaged again and again.
         """
         if self.at + len(piece) > self._end:
             raise BadReply(f"{self._label}: the reply has more bytes than were asked for")
         self._rest += piece
         self.at += len(piece)
-        while self._rest:
-            start = self.at - len(self._rest)
-            length = min(self._block, self._end - start)
-            if len(self._rest) < length:
-                return
-            block = bytes(memoryview(self._rest)[:length])
-            del self._rest[:length]
-            if not self._hand_on(start // self._block, block):
-                self._take_back(start)
+        start = self.at - len(self._rest)
+        length = len(self._rest)
+        if self.at < self._end:
+            length -= length % self._block
+        if not length:
+            return
+        blocks = bytes(memoryview(self._rest)[:length])
+        del self._rest[:length]
+        if not self._hand_on(start, blocks):
+            self._take_back(start)
 
     def _take_back(self, start: int) -> None:
         self._rest.clear()

@@ -345,12 +345,6 @@ class FileSystem:
 
     # -- for the people around the mount
 
-    def describe(self, path: str, waiter: Waiter) -> dict[str, str]:
-        """What ``ls -l`` tells of an entry: ``level`` and the extended attributes."""
-        node = self._node(path, waiter)
-        level = "file" if node.kind is Kind.FILE else node.collection or node.item.level.name
-        return {"level": level, **self._unstored.extended(node)}
-
     def status(self) -> dict[str, Any]:
         """What ``xnatfs status --json`` shows of this mount (JSON-able)."""
         return status(self._parts, self._mount)

@@ -32,6 +32,7 @@ def siblings_of(parts: Parts, resource: Item, label: str) -> Siblings:
         rows=lambda waiter: parts.listings.files(resource, None, waiter).catalog.rows(),
         fetch=partial(parts.transfer.fetch_all, resource),
         open=lambda row: _open(parts, resource, row, label),
+        listed=lambda path: parts.names.was_listed((label + path).rpartition("/")[0]),
         following=lambda before, waiter: _following(parts, resource, before, waiter),
     )
 

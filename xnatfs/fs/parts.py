@@ -120,17 +120,18 @@ class Parts:
 
     def open_source(self, resource: Item, version: Version, label: str) -> Reader:
         """A way to read a version: the store, and the server behind it."""
-        # All parts of one opening are of one version: what the first reply said counts.
-        modified = version.modified
 
         def fetch(
-            start: int, length: int | None, sink: Callable[[bytes], None], waiter: Waiter
+            start: int,
+            length: int | None,
+            modified: str,
+            sink: Callable[[bytes], None],
+            waiter: Waiter,
         ) -> Head:
-            nonlocal modified
             # A whole file is not compared with the size of the catalog here: ``download`` tells
             # a catalog that is out of date from a file that was replaced.
             whole = start == 0 and length is None
-            head = self.transfer.fetch(
+            return self.transfer.fetch(
                 resource,
                 version.path,
                 sink,
@@ -140,8 +141,6 @@ class Parts:
                 size=None if whole else version.size,
                 modified=modified,
             )
-            modified = modified or head.modified
-            return head
 
         siblings = siblings_of(self, resource, label.removesuffix(version.path))
         return self.downloads.open(version, fetch, label, siblings)
@@ -354,11 +353,12 @@ class Parts:
             self.listings.own_file(resource, path, None)
             asked = time.monotonic()
             after = self.archive.files(resource, waiter)
-            # In its turn: a file that gets the name next must keep its own receipt.
-            self.receipts.remove(resource.id, path)
+            left = {row.path for row in after}
+            if path not in left:
+                # In its turn: a file that gets the name next must keep its own receipt.
+                self.receipts.remove(resource.id, path)
         self.overlay.keep_folders(resource, path)
         self.listings.put_files(resource, after, asked)
-        left = {row.path for row in after}
         lost = sorted(row.path for row in before if row.path not in left and row.path != path)
         if lost:
             raise ServerFault(f"removing {label} also removed {', '.join(lost)}")

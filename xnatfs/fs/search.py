@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from xnatfs.errors import NotAFolder
 from xnatfs.fs.parts import Parts
+from xnatfs.fs.unstored import Unstored
 from xnatfs.model.entities import Item, Kind
 from xnatfs.model.levels import EXPERIMENT, PROJECT, SCAN, SUBJECT
 from xnatfs.rest import addresses, survey
@@ -67,6 +68,7 @@ class Search:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._unstored = Unstored(parts)
 
     def resolve(self, path: str, waiter: Waiter) -> str:
         """The path by names of what ``path`` means by names, ids or an accession.
@@ -74,6 +76,27 @@ class Search:
         Raises: NotFound, with the nearest name; NotAFolder.
         """
         return places.resolve(self._parts.names, path, waiter).path
+
+    def node(self, path: str, waiter: Waiter) -> Node:
+        """What ``path`` means, for who looks once and asks for little. Raises: as ``resolve``."""
+        return places.resolve_once(self._parts.names, self._parts.listings, path, waiter)
+
+    def below(self, node: Node, waiter: Waiter) -> list[Node]:
+        """The entries of a folder, in the server's order."""
+        return list(self._parts.names.children(node, waiter))
+
+    def collection(self, node: Node, name: str, waiter: Waiter) -> Node:
+        """A collection of an object: its resources, say."""
+        return self._parts.names.child(node, name, waiter, ahead=False)
+
+    def cells(self, node: Node) -> dict[str, str]:
+        """What ``ls -l`` tells of an entry: ``level`` and the extended attributes."""
+        level = "file" if node.kind is Kind.FILE else node.collection or node.item.level.name
+        return {"level": level, **self._unstored.extended(node)}
+
+    def file_size(self, node: Node, waiter: Waiter) -> int:
+        """Bytes of a file."""
+        return self._parts.size(node, waiter)
 
     def address(self, path: str, waiter: Waiter, *, page: bool) -> str:
         """The web address of what a path means, below the server's.

@@ -22,6 +22,9 @@ FAILED = 125
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 
+# What the waiting process is told, before its folder.
+_GO = b"go:"
+
 # Python ignores these; what it starts should not (as subprocess does).
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
@@ -34,8 +37,6 @@ class Order:
     words: list[str]
     # Its environment.
     variables: Mapping[str, str]
-    # The working folder; None: that of ``run``.
-    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +72,14 @@ class Command:
         os.close(go_reading)
         os.close(report_writing)
 
-    def start(self) -> Refusal | None:
-        """Let it become the command; returns why it could not."""
-        with suppress(BrokenPipeError):  # somebody has killed it
-            os.write(self._go, b"go")
-        os.close(self._go)
+    def start(self, folder: Path | None) -> Refusal | None:
+        """Let it become the command; returns why it could not.
+
+        Args:
+            folder: its working folder; None: that of ``run``.
+        """
+        with suppress(BrokenPipeError), open(self._go, "wb") as pipe:  # somebody has killed it
+            pipe.write(_GO + (os.fsencode(folder) if folder else b""))
         # Closed by a successful exec.
         with open(self._report, "rb") as pipe:
             status, _, message = pipe.read().decode(errors="replace").partition(" ")
@@ -85,21 +89,23 @@ class Command:
 def _wait_and_become(order: Order, mask: set[int], parent: int, go: int, report: int) -> NoReturn:
     try:
         die_with_parent()
-        if os.getppid() == parent and os.read(go, 2):
-            refusal = _become(order, mask)
+        with open(go, "rb") as pipe:
+            word = pipe.read()
+        if os.getppid() == parent and word.startswith(_GO):
+            refusal = _become(order, word.removeprefix(_GO), mask)
             os.write(report, f"{refusal.status} {refusal.message}".encode(errors="replace"))
     finally:
         os._exit(FAILED)
 
 
-def _become(order: Order, mask: set[int]) -> Refusal:
+def _become(order: Order, folder: bytes, mask: set[int]) -> Refusal:
     """Execute the command; returns only if that is not possible."""
     program = order.words[0]
     try:
-        if order.folder is not None:
-            os.chdir(order.folder)
+        if folder:
+            os.chdir(folder)
     except OSError as error:
-        return Refusal(FAILED, f"{order.folder}: {error.strerror}")
+        return Refusal(FAILED, f"{os.fsdecode(folder)}: {error.strerror}")
     for number in _IGNORED_BY_PYTHON:
         signal.signal(number, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:

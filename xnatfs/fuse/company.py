@@ -71,6 +71,8 @@ class Company:
         self._mountpoint = mountpoint
         self._temporary = temporary
         self._drain_s = drain_s
+        # Where the command starts; None: where ``run`` did. Set before the mount is there.
+        self.folder: Path | None = None
         self._mounted = threading.Event()
         self._mu = threading.Lock()
         self._runs = False
@@ -85,9 +87,14 @@ class Company:
 
     def tell(self, message: dict[str, Any]) -> None:
         """Tell ``run``, if it is there; that somebody is logged in means that the mount is."""
+        mounted = "user" in message
+        if mounted:
+            with self._mu:
+                # From now on signals are for the command, also while it only waits to become it.
+                self._runs = True
         with suppress(OSError):
             self._channel.sendall(json.dumps(message).encode() + b"\n")
-        if "user" in message:
+        if mounted:
             self._mounted.set()
 
     # what the mount asks of its attendant
@@ -95,9 +102,7 @@ class Company:
     def attend(self, serving: Serving) -> None:
         """Start the command, wait for it and for what it left; then end the mount."""
         self._mounted.wait()
-        with self._mu:
-            self._runs = True
-        refusal = self._command.start()
+        refusal = self._command.start(self.folder)
         if refusal:
             self.tell({"refused": [refusal.status, refusal.message]})
         self._await_command(silently=refusal is not None)
@@ -177,8 +182,10 @@ class Company:
             runs = self._runs
         if not runs:
             # What waits to become the command ends with this process.
-            with suppress(XnatfsError):
-                mounts.unmount(self._mountpoint, lazy=True)
+            there = mounts.mounted_at(self._mountpoint)
+            if there is not None and there.fstype == mounts.FSTYPE:
+                with suppress(XnatfsError):
+                    mounts.unmount(self._mountpoint, lazy=True)
             if self._temporary:
                 with suppress(OSError):
                     self._mountpoint.rmdir()

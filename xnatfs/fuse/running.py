@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from xnatfs.config import Settings, make_private
-from xnatfs.errors import DiskFault, FuseUnusable, XnatfsError
+from xnatfs.errors import DiskFault, FuseUnusable, UsageError, XnatfsError
+from xnatfs.fs.filesystem import FileSystem
 from xnatfs.fuse import control, mounting, mounts, private, readiness
 from xnatfs.fuse.command import Command, Order, Refusal
 from xnatfs.fuse.company import Company
 from xnatfs.fuse.farewell import Farewell
 from xnatfs.fuse.serving import Plan, Progress
+from xnatfs.waiting import Waiter
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +78,9 @@ class Outcome:
 class Errand:
     """What ``run`` is asked for."""
 
-    # The command; its folder is below the mount point.
+    # The command.
     words: list[str]
+    # The folder of the archive where it starts, as a person names it; None: where ``run`` is.
     folder: str | None
     # Where to mount; None: a place of our own.
     at: Path | None
@@ -123,14 +126,19 @@ def _tidy(state_folder: Path) -> None:
     for record in control.records(state_folder, socket.gethostname()):
         if not record.for_command or control.is_alive(record):
             continue
-        place = Path(record.mountpoint)
         if record.seen:
-            with suppress(XnatfsError):
-                mounts.unmount(place, lazy=True)
-        if place.name.startswith(_TEMPORARY):
-            with suppress(OSError):
-                place.rmdir()
+            _clean_up(Path(record.mountpoint))
         control.remove_record(state_folder, record)
+
+
+def _clean_up(place: Path) -> None:
+    """Take away a dead mount, and its folder if that was made for it; all is well without both."""
+    if mounts.is_dead(place):
+        with suppress(XnatfsError):
+            mounts.unmount(place, lazy=True)
+    if place.name.startswith(_TEMPORARY):
+        with suppress(OSError):
+            place.rmdir()
 
 
 def _hold_signals() -> set[int]:
@@ -189,13 +197,7 @@ class _Attempt:
             heard = self._wait(child, ours)
         finally:
             ours.close()
-            # When all is well, there is nothing left to do.
-            if not apart:
-                with suppress(XnatfsError):
-                    mounts.unmount(place, lazy=True)
-            if temporary:
-                with suppress(OSError):
-                    place.rmdir()
+            _clean_up(place)
         mounting.raise_told(heard)
         return _outcome(heard)
 
@@ -212,13 +214,8 @@ class _Attempt:
         try:
             if apart:
                 private.leave_the_others()
-            folder = self.errand.folder
-            order = Order(
-                self.errand.words,
-                {**os.environ, "XNATFS_MOUNT": str(place)},
-                None if folder is None else place / folder,
-            )
-            command = Command(order, self.mask)
+            variables = {**os.environ, "XNATFS_MOUNT": str(place)}
+            command = Command(Order(self.errand.words, variables), self.mask)
             private.adopt_orphans()
             # The terminal's signals are for the command.
             os.setpgid(0, 0)
@@ -231,12 +228,32 @@ class _Attempt:
                 self.errand.plan, mountpoint=place, attend=company.attend,
                 farewell=company.farewell,
             )  # fmt: skip
-            mounting.be_the_mount(self.connect, self.settings, plan, inherited, company.tell)
-        except XnatfsError as error:
-            report = {"error": type(error).__name__, "message": str(error)}
+
+            def connect(waiter: Waiter) -> FileSystem:
+                fs = self.connect(waiter)
+                if self.errand.folder is not None:
+                    company.folder = place / self._folder_below(fs, self.errand.folder, waiter)
+                return fs
+
+            mounting.be_the_mount(connect, self.settings, plan, inherited, company.tell)
+        except BaseException as error:  # noqa: BLE001 -- ``run`` tells it
+            known = isinstance(error, XnatfsError)
+            kind = type(error).__name__ if known else "XnatfsError"
+            report = {"error": kind, "message": str(error) if known else f"unexpected {error!r}"}
             channel.sendall(json.dumps(report).encode())
         finally:
             os._exit(1)
+
+    def _folder_below(self, fs: FileSystem, folder: str, waiter: Waiter) -> str:
+        """A folder of the archive, relative to the part of it that is mounted.
+
+        Raises: NotFound, with the nearest name; UsageError: it lies elsewhere.
+        """
+        top = self.settings.view.path.rstrip("/")
+        path = fs.search.resolve(folder, waiter)
+        if path != top and not path.startswith(f"{top}/"):
+            raise UsageError(f"--cd {path}: only {top} is mounted (--path)")
+        return path.removeprefix(top).lstrip("/")
 
     def _wait(self, child: int, channel: socket.socket) -> dict[str, Any]:
         """Pass signals on until the mount's process has ended; returns what it told."""

@@ -167,10 +167,12 @@ class Serving:
             progress: told the number of uploads still to come.
         """
         try:
-            # Nobody new gets in; what is open is served on.
-            mounts.unmount(self._plan.mountpoint, lazy=True)
+            # Nobody new gets in; what is open is served on. What is mounted there after ours was
+            # taken away is not ours.
+            if not self._loop_ended.is_set():
+                mounts.unmount(self._plan.mountpoint, lazy=True)
         except XnatfsError as error:
-            log.log(logging.DEBUG if self._loop_ended.is_set() else logging.WARNING, "%s", error)
+            log.warning("%s", error)
         with suppress(WaitEnded):
             while self._operations.busy() and not self._loop_ended.wait(POLL_S):
                 patience.check("the end of all work in the mount")

@@ -88,7 +88,11 @@ SUBJECT = Level(
     holds=("experiments", "resources"),
     resources_at="subject",
     made_at="{parent}/subjects/{id}",
-    attributes={"project": "project", "insert_user": "insert_user"},
+    attributes={
+        "project": "project",
+        "insert_date": "insert_date",
+        "insert_user": "insert_user",
+    },
     time_column="insert_date",
 )
 EXPERIMENT = Level(

@@ -98,7 +98,7 @@ class Put:
                 return False
         except NotFound:
             return False
-        digest = self._fs.describe(source.path, waiter).get("digest", "")
+        digest = self._fs.search.look(source.path, waiter).digest
         return digest != "" and md5_of(source.local) == digest
 
     def _write(self, source: Source, waiter: Waiter) -> None:

@@ -44,7 +44,7 @@ class Foresight:
         and who looks for a scan by its name will want its files.
         """
         level = BY_COLLECTION.get(collection)
-        if level is None or self._was_listed(folder):
+        if level is None or self.was_listed(folder):
             return
         if level.listed_at == EXPERIMENT.name and item.level is EXPERIMENT:
             self._listings.foresee_files(item)
@@ -54,9 +54,10 @@ class Foresight:
 
     def found(self, folder: str, item: Item) -> None:
         """A name that was looked up stands for ``item``."""
-        if item.level.walked and not self._was_listed(folder):
+        if item.level.walked and not self.was_listed(folder):
             self._listings.foresee(item)
 
-    def _was_listed(self, folder: str) -> bool:
+    def was_listed(self, folder: str) -> bool:
+        """Whether a folder (its path) was listed a short while ago."""
         with self._mu:
             return folder in self._listed

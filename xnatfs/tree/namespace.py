@@ -142,7 +142,9 @@ class Namespace:
             self._folders[path] = _Known(node, changes, now)
         return node
 
-    def child(self, node: Node, name: str, waiter: Waiter, *, now: bool = False) -> Node:
+    def child(
+        self, node: Node, name: str, waiter: Waiter, *, now: bool = False, ahead: bool = True
+    ) -> Node:
         """The entry ``name`` of a folder; a listing that is not quite new is asked again.
 
         Args:
@@ -150,17 +152,19 @@ class Namespace:
             name: of the entry.
             waiter: limits of the wait.
             now: no listing of before now is new enough to say that there is no such name.
+            ahead: ask at once for what is wanted next on the way down.
         """
         if node.kind is not Kind.FOLDER:
             raise NotAFolder(f"{node.path} is not a folder")
-        self._foresight.looking_for(node.path, node.collection, node.item, name)
+        if ahead:
+            self._foresight.looking_for(node.path, node.collection, node.item, name)
         found = self._find(node, name, waiter, 0.0)
         if found is None and node.collection:
             not_before = time.monotonic() - (0.0 if now else self._limits.negative_ttl_s)
             found = self._find(node, name, waiter, not_before)
         if found is None:
             raise NotFound(f"no {name} in {node.path}")
-        if isinstance(found, Item):
+        if isinstance(found, Item) and ahead:
             self._foresight.found(node.path, found)
         return self._node(node, name, found)
 
@@ -183,6 +187,10 @@ class Namespace:
         self._foresight.listed(node.path)
         for name, found in self._entries(node, waiter, 0.0).items():
             yield self._node(node, name, found)
+
+    def was_listed(self, folder: str) -> bool:
+        """Whether somebody has listed a folder (its path) within the last minute."""
+        return self._foresight.was_listed(folder)
 
     def forget(self, node: Node, waiter: Waiter) -> None:
         """Forget what is known of an object and of all below it; of the root: everything."""
