@@ -52,7 +52,12 @@ PartitionName=debug Nodes={node} Default=YES MaxTime=INFINITE State=UP DefMemPer
 {more}
 """
 
+# With them a job's end is the end of all its processes, as on clusters. Slurm's support for
+# version 2 would need systemd.
+CGROUPS_HERE = Path("/sys/fs/cgroup/freezer").is_dir()
+
 CGROUPS = """\
+CgroupPlugin=cgroup/v1
 CgroupAutomount=no
 CgroupMountpoint=/sys/fs/cgroup
 ConstrainRAMSpace=yes
@@ -62,6 +67,7 @@ ConstrainRAMSpace=yes
 NODE = """
 cd "$1"
 mount --make-rprivate /
+[ -e /sys/devices ] || mount -t sysfs sysfs /sys
 mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/etc,workdir=$1/work" /etc
 mknod -m 666 fuse c 10 229
 mount --bind fuse /dev/fuse
@@ -120,7 +126,7 @@ class Cluster:
         )  # fmt: skip
         assert self._daemons.stdout is not None
         if self._daemons.stdout.readline() != "up\n":
-            raise AssertionError("the daemons did not start")
+            raise AssertionError(f"the daemons did not start\n{self.log()}")
         children = Path(f"/proc/{self._daemons.pid}/task/{self._daemons.pid}/children")
         self.init = int(children.read_text())
         self._wait_for(lambda: self.run("sinfo", "-h", "-o", "%t").strip() == "idle", 30)
@@ -139,14 +145,12 @@ class Cluster:
             two.bind(("127.0.0.1", 0))
             ports = one.getsockname()[1], two.getsockname()[1]
         node = socket.gethostname().partition(".")[0]
-        # As clusters have it; cgroups of version 2 would need systemd.
-        cgroups = Path("/sys/fs/cgroup/freezer").is_dir()
         (self.folder / "slurm.conf").write_text(
             CONFIGURATION.format(
                 node=node, ports=ports, folder=self.folder,
                 more=more.replace("{folder}", str(self.folder)),
-                proctrack="cgroup" if cgroups else "linuxproc",
-                task="cgroup" if cgroups else "none",
+                proctrack="cgroup" if CGROUPS_HERE else "linuxproc",
+                task="cgroup" if CGROUPS_HERE else "none",
             )
         )  # fmt: skip
         (self.folder / "cgroup.conf").write_text(CGROUPS)
@@ -173,7 +177,7 @@ class Cluster:
     def enter(self, cwd: str = "") -> list[str]:
         """The words that make a command one of the user on the node."""
         return [
-            "nsenter", "--target", str(self.init), "--mount", "--pid",
+            "nsenter", "--target", str(self.init), "--mount", "--pid", "--root",
             "setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups",
             "env", "--chdir", str(self.home / cwd),
         ]  # fmt: skip
@@ -223,7 +227,7 @@ class Cluster:
     def log(self) -> str:
         return "".join(
             f"== {name}\n{(self.folder / name).read_text()[-4000:]}\n"
-            for name in ("slurmctld.log", "slurmd.log")
+            for name in ("munge.log", "slurmctld.log", "slurmd.log")
             if (self.folder / name).exists()
         )
 
@@ -245,7 +249,7 @@ class Cluster:
 
     def run_as_root(self, *command: str, status: int | None = 0) -> str:
         done = subprocess.run(
-            ["nsenter", "--target", str(self.init), "--mount", "--pid", *command],
+            ["nsenter", "--target", str(self.init), "--mount", "--pid", "--root", *command],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert status in (None, done.returncode), done.stderr

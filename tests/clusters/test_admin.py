@@ -7,13 +7,17 @@ from pathlib import Path
 import pytest
 
 from tests.clusters.conftest import OpenCluster, settle
-from tests.clusters.slurm import Cluster
+from tests.clusters.slurm import CGROUPS_HERE, Cluster
 from tests.mount.desk import SESSION, within
 from xnatfs.demo.server import DemoServer
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 ADVICE = Path(__file__).resolve().parents[2] / "docs/hpc/admin"
+
+jobs_end_whole = pytest.mark.skipif(
+    not CGROUPS_HERE, reason="no cgroups of version 1: Slurm leaves processes of jobs behind"
+)
 
 # As somebody who has not read that jobs unmount what they mount.
 CARELESS = f"""\
@@ -32,6 +36,7 @@ def careless(cluster: Cluster) -> str:
     return job.output
 
 
+@jobs_end_whole
 def test_without_advice_a_careless_job_leaves_a_dead_mount(
     open_a_cluster: OpenCluster, archive: DemoServer
 ) -> None:
@@ -45,6 +50,7 @@ def test_without_advice_a_careless_job_leaves_a_dead_mount(
     assert "its process is gone; cleaned up" in careless(cluster)
 
 
+@jobs_end_whole
 def test_the_epilog_takes_dead_mounts_away_and_leaves_live_ones(
     open_a_cluster: OpenCluster, archive: DemoServer
 ) -> None:
@@ -65,18 +71,26 @@ def test_the_epilog_takes_dead_mounts_away_and_leaves_live_ones(
     assert cluster.run("sinfo", "-h", "-o", "%t").strip() == "idle"
 
 
+@jobs_end_whole
 def test_job_container_takes_every_mount_away(
     open_a_cluster: OpenCluster, archive: DemoServer
 ) -> None:
     text = (ADVICE / "job_container.conf").read_text()
-    cluster = open_a_cluster(
-        "JobContainerType=job_container/tmpfs\nPrologFlags=Contain",
-        {"job_container.conf": text.replace("/var/spool/slurm-jobs", "{folder}/jobs")},
-    )
-    settle(cluster, archive)
-    # `run` works inside one, too. One job: Slurm 22.05 sometimes fails to make the next container.
-    cluster.write("job.sh", f"{CARELESS}\nxnatfs run --cd /{SESSION}/scans -- ls\n")
-    job = cluster.finished(cluster.submit("job.sh"))
+    for attempt in range(5):
+        cluster = open_a_cluster(
+            "JobContainerType=job_container/tmpfs\nPrologFlags=Contain",
+            {"job_container.conf": text.replace("/var/spool/slurm-jobs", "{folder}/jobs")},
+        )
+        settle(cluster, archive)
+        # `run` works inside one, too.
+        cluster.write("job.sh", f"{CARELESS}\nxnatfs run --cd /{SESSION}/scans -- ls\n")
+        try:
+            job = cluster.finished(cluster.submit("job.sh"), 30)
+            break
+        except AssertionError:
+            # Slurm 22.05 does not always wait for the namespace that it is about to name.
+            if attempt == 4 or "ns base mount failed" not in cluster.log():
+                raise
     assert job.output.split() == 2 * ["1", "1-MR1", "4", "5_b", "6"]
     assert within(15, lambda: cluster.processes() == [])
     assert cluster.mounts() == []

@@ -101,6 +101,31 @@ def plant_series(rest: Rest, scans: list[str]) -> None:
                  packed.getvalue())  # fmt: skip
 
 
+def test_a_chain_for_nodes_without_a_network(cluster: Cluster, rest: Rest) -> None:
+    """Each part waits for the one before; nothing is asked of the server in the middle."""
+    scan = f"/{SESSION}/scans/45"
+    plant_series(rest, [scan])
+    cluster.run("xnatfs", "refresh", "/projects/PVT000")
+    fetch = cluster.submit("--hold", "stage-in.sbatch", scan, cwd="hpc")
+    convert = cluster.submit("--hold", f"--dependency=afterok:{fetch}", "offline.sbatch", scan,
+                             cwd="hpc")  # fmt: skip
+    send = cluster.submit(f"--dependency=afterok:{convert}", "stage-out.sbatch", cwd="hpc")
+    cluster.run("scontrol", "release", fetch)
+    well(cluster.finished(fetch))
+    rest.server.clear_log()
+    # The second one is still held by hand, the third by what it depends on.
+    assert cluster.run("squeue", "-h", "-o", "%i %r", "-S", "i").split("\n")[:2] == [
+        f"{convert} JobHeldUser", f"{send} Dependency",
+    ]  # fmt: skip
+    cluster.run("scontrol", "hold", send)
+    cluster.run("scontrol", "release", convert)
+    assert "Convert 8 DICOM" in well(cluster.finished(convert))
+    assert rest.server.log == []
+    cluster.run("scontrol", "release", send)
+    well(cluster.finished(send))
+    assert converted(nifti(rest, scan), 8)
+
+
 # -- ways to end
 
 HOLDING = """\
@@ -129,26 +154,37 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("script", ["exec xnatfs run", "xnatfs run"])
 @pytest.mark.parametrize("end", ENDS)
-def test_whatever_ends_a_job_nothing_is_lost(
-    cluster: Cluster, rest: Rest, end: str, script: str
-) -> None:
-    """No stale mount, no process that stays (see above), and closed files are safe."""
-    name = f"{end}-{'exec' if 'exec' in script else 'child'}"
-    mark = cluster.scratch / name
+def test_whatever_ends_a_job_nothing_is_lost(cluster: Cluster, rest: Rest, end: str) -> None:
+    """No stale mount, no process that stays (see above), and closed files are safe.
+
+    Of two jobs at once: in one Slurm's signals reach ``run`` alone, in the other a shell above it.
+    """
     cluster.run("xnatfs", "run", "--cd", f"/{SESSION}/resources", "--", "mkdir", "-p", "RESULTS")
-    cluster.write("hold.sh", HOLDING.format(name=name, mark=mark))
-    cluster.write("job.sh", f"#!/bin/bash\n{script} --write-back --cd /{SESSION}/resources -- "
-                  f"bash {cluster.home}/hold.sh\n")  # fmt: skip
-    rest.server.clear_log()
-    job = cluster.submit("--time=1", "job.sh")
-    assert within(30, mark.exists)
-    ENDS[end](cluster, job)
-    done = cluster.finished(job, 200)
-    assert done.state in ("CANCELLED", "TIMEOUT", "FAILED"), done
+    scripts = {f"{end}-exec": "exec xnatfs run", f"{end}-child": "xnatfs run"}
+    jobs = {name: submit_one_that_holds(cluster, name, run) for name, run in scripts.items()}
+    for job in jobs.values():
+        ENDS[end](cluster, job)
+    for job in jobs.values():
+        assert cluster.finished(job, 200).state in ("CANCELLED", "TIMEOUT", "FAILED")
     assert within(15, lambda: cluster.processes() == [])
     cluster.run("sh", "-c", "xnatfs uploads send || [ $? -eq 75 ]")
+    for name in jobs:
+        nothing_is_lost(cluster, rest, name)
+
+
+def submit_one_that_holds(cluster: Cluster, name: str, run: str) -> str:
+    """A job that has written and closed, is still writing, and will not end by itself."""
+    mark = cluster.scratch / name
+    hold = cluster.write(f"{name}-hold.sh", HOLDING.format(name=name, mark=mark))
+    cluster.write(f"{name}.sh", f"#!/bin/bash\n{run} --cd /{SESSION}/resources -- bash {hold}\n")
+    job = cluster.submit("--time=1", f"{name}.sh")
+    assert within(30, mark.exists)
+    return job
+
+
+def nothing_is_lost(cluster: Cluster, rest: Rest, name: str) -> None:
+    """What a job had closed is on the server; what was open is there, or can be exported."""
     there = rest.files(f"{HELD}/resources/RESULTS")
     assert there[f"{name}-one"] == b"one\n"
     assert there[f"{name}-two"] == b"two\n"

@@ -39,10 +39,10 @@ def test_what_the_server_sees_of_fifty_tasks(cluster: Cluster, archive: DemoServ
     # What all ask for is asked once or a few times: who is asked, by how many, is not known.
     for path in ("projects", "projects/ORDER000/subjects", "projects/ORDER000/experiments"):
         assert kinds[f"GET /data/{path} 200"] <= 10
-    # No login was refused, and all fifty share a server session or two.
+    # No login was refused, and all fifty share a few server sessions.
     assert not any(entry.status == 401 for entry in archive.log)
     sessions = archive.site.sessions._live.values()
-    assert sum(session.user == "member" for session in sessions) <= 2
+    assert sum(session.user == "member" for session in sessions) <= 5
 
 
 def kind(path: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from tests.clusters.conftest import TOP, OpenCluster
 from tests.clusters.slurm import UID
 from tests.core.driver import Rest
-from tests.docs.documents import Session
+from tests.docs.documents import PIP, Session
 from tests.mount.desk import HELD, within
 from xnatfs.demo.server import DemoServer
 
@@ -30,7 +30,7 @@ def test_a_stranger_gets_from_nothing_to_a_converted_series(
     cluster.write(".netrc", f"machine {address} login member password member\n")
     stranger = Session(
         cluster.home,
-        cluster.variables() | {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        cluster.variables() | PIP | {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         {"https://xnat.example.edu": archive.url, "/scratch": str(cluster.scratch)},
         cluster.enter(),
         timeout=300,

@@ -75,6 +75,19 @@ def test_an_array(pbs: Pbs, archive: DemoServer) -> None:
         assert converted(nifti(rest, scan), 8)
 
 
+def test_a_chain_for_nodes_without_a_network(pbs: Pbs, archive: DemoServer) -> None:
+    rest = Rest(archive)
+    scan = f"/{SESSION}/scans/53"
+    plant_series(rest, [scan])
+    pbs.cluster.run("xnatfs", "refresh", "/projects/PVT000")
+    pbs.qsub("stage-in.pbs", scan=scan)
+    archive.clear_log()
+    assert "Convert 8 DICOM" in pbs.qsub("offline.pbs", scan=scan)
+    assert archive.log == []
+    pbs.qsub("stage-out.pbs")
+    assert converted(nifti(rest, scan), 8)
+
+
 def test_more_data_than_memory(pbs: Pbs, archive: DemoServer) -> None:
     """1.5 GB from the archive and back: what is held grows with neither."""
     rest = Rest(archive)

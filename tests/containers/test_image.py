@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.core.driver import Rest
-from tests.mount.desk import BIN
+from tests.mount.desk import BIN, SESSION
 from xnatfs.demo.server import DemoServer
 
 TOP = Path(__file__).resolve().parents[2]
@@ -36,7 +37,9 @@ mknod -m 666 "$root/dev/tty" c 5 0
 [ -n "$NO_FUSE" ] || mknod -m 666 "$root/dev/fuse" c 10 229
 ln -s /proc/self/fd "$root/dev/fd"
 cp /etc/hosts /etc/resolv.conf "$root/etc/"
-exec chroot --userspec="$user" "$root" "$@"
+[ -z "$OWN_NET" ] || ip link set lo up
+cd "$root" && pivot_root . . && umount -l .
+exec chroot --userspec="$user" / "$@"
 """
 
 pytestmark = pytest.mark.long
@@ -103,18 +106,29 @@ class Image:
         *words: str,
         fuse: bool = True,
         entry: bool = True,
+        net: bool = True,
         status: int = 0,
         **environment: str,
     ) -> str:
         """``docker run … xnatfs WORDS``; with ``entry=False`` as with ``--entrypoint ''``."""
         settings = [*self.config["Env"], "HOME=/home/xnat", "LC_ALL=C.UTF-8"]
-        return run(
-            "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-euc", ENGINE, "engine",
+        return in_namespaces(
             self.root, self.config["User"],
             "/usr/bin/env", "-i", *settings, *(f"{k}={v}" for k, v in environment.items()),
             *(self.config["Entrypoint"] if entry else []), *words,
-            status=status, NO_FUSE="" if fuse else "yes",
+            fuse=fuse, net=net, status=status,
         )  # fmt: skip
+
+
+def in_namespaces(
+    root: str, user: str, *words: str, fuse: bool = True, net: bool = True, status: int = 0
+) -> str:
+    """A command in an image's files; ``net=False`` with a loopback interface of its own."""
+    return run(
+        "unshare", "--mount", "--pid", "--fork", "--kill-child", *([] if net else ["--net"]),
+        "sh", "-euc", ENGINE, "engine", root, user, *words,
+        status=status, NO_FUSE="" if fuse else "yes", OWN_NET="" if net else "yes",
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +196,7 @@ def test_the_demo_runs_in_the_image(image: Image) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_the_apptainer_recipe(image: Image) -> None:
+def test_the_apptainer_recipe(image: Image, server: DemoServer) -> None:
     """What the recipe does, done in its base image; apptainer itself is not here."""
     recipe = sections(DOCKER / "xnatfs.def")
     made = image.buildah("from", "--pull-never", "localhost/base").strip()
@@ -194,6 +208,54 @@ def test_the_apptainer_recipe(image: Image) -> None:
     image.buildah(*inside, f"{recipe['environment']}\n{recipe['test']}")
     said = image.buildah(*inside, f"{recipe['environment']}\nset -- --help\n{recipe['runscript']}")
     assert "usage: xnatfs" in said
+    # As `apptainer exec` runs a job: a user that the image does not know, nothing setuid.
+    root = image.buildah("mount", made).strip()
+    shutil.copy(TOP / "docs/hpc/convert.sh", f"{root}/tmp/convert.sh")
+    job = f"""{recipe["environment"]}
+        mkdir /tmp/home
+        xnatfs run --cd /{SESSION}/scans/4/resources -- bash /tmp/convert.sh
+    """
+    said = in_namespaces(
+        root, "4242:4242", "/usr/bin/env", "-i", "HOME=/tmp/home", "LC_ALL=C.UTF-8",
+        f"XNAT_HOST={server.url}", "XNAT_USER=member", "XNAT_PASS=member",
+        "PATH=/usr/bin:/bin", "setpriv", "--no-new-privs", "sh", "-euc", job,
+    )  # fmt: skip
+    assert "Convert 8 DICOM" in said
+    there = Rest(server).files("/experiments/XNAT_E00001/scans/4/resources/NIFTI")
+    assert len(there) == 2
+
+
+def test_compose_brings_up_the_demo(image: Image) -> None:
+    """Its services' commands, settings and health check, in one network, as Compose has them."""
+    services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
+    entry = shlex.join(image.config["Entrypoint"])
+    settings = shlex.join(f"{k}={v}" for k, v in services["try"]["environment"].items())
+    assert services["try"]["network_mode"] == "service:demo"
+    assert services["demo"]["healthcheck"]["test"][0] == "CMD"
+    said = image.run("sh", "-euc", f"""
+        {entry} {shlex.join(services["demo"]["command"])} >/dev/null & demo=$!
+        until {shlex.join(services["demo"]["healthcheck"]["test"][1:])} 2>/dev/null; do
+            kill -0 $demo; sleep 0.2
+        done
+        env {settings} {entry} {shlex.join(services["try"]["command"])} & mount=$!
+        until mountpoint -q /xnat; do kill -0 $mount; sleep 0.1; done
+        ls /xnat/projects/PVT000/subjects
+        kill $mount; wait $mount
+        kill $demo; wait $demo || true
+    """, entry=False, net=False)  # fmt: skip
+    assert "Haofei01" in said
+
+
+def test_what_compose_builds_is_there() -> None:
+    services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
+    for service in services.values():
+        if build := service.get("build"):
+            context = DOCKER / build["context"]
+            assert (context / build.get("dockerfile", "Dockerfile")).is_file()
+        if "mount" in service.get("command", []):
+            assert service["devices"] == ["/dev/fuse"]
+            assert service["cap_add"] == ["SYS_ADMIN"]
+            assert service["security_opt"] == ["apparmor=unconfined"]
 
 
 def sections(recipe: Path) -> dict[str, str]:

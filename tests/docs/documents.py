@@ -18,6 +18,7 @@ one home folder. Blocks of commands without such a word are found by ``unaccount
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -28,6 +29,9 @@ from pathlib import Path
 # What a reader would paste into a terminal.
 COMMANDS = {"sh", "bash", "console", "shell"}
 NOT_RUN = "not run by our tests"
+
+# How pip reaches its packages from this machine; a reader has that in the environment, too.
+PIP = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
 
 # The run that a test belongs to cannot be started by it.
 ITSELF = "script/test"

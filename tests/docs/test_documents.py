@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.documents import Session, blocks, unaccounted
+from tests.docs.documents import PIP, Session, blocks, unaccounted
 from tests.mount.desk import BIN
 from xnatfs.demo.server import DemoServer
 from xnatfs.fuse import mounts
@@ -51,7 +51,8 @@ def reader(fuse: None, server: DemoServer, tmp_path: Path) -> Iterator[Session]:
     (home / ".netrc").write_text(f"machine {address} login admin password admin\n")
     yield Session(
         home,
-        {
+        PIP
+        | {
             "HOME": str(home),
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "LC_ALL": "C.UTF-8",
@@ -84,7 +85,7 @@ def test_what_is_typed_does_what_is_said(document: Path, reader: Session) -> Non
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("document", having("long"), ids=name)
 def test_with_what_takes_long(document: Path, reader: Session) -> None:
-    subprocess.run(["/usr/bin/python3", "-m", "venv", reader.home / ".venvs/xnatfs"], check=True)
+    subprocess.run([BIN / "python3", "-m", "venv", reader.home / ".venvs/xnatfs"], check=True)
     reader.timeout = 300
     assert reader.follow(document, {"", "long"}) == ""
 

@@ -126,7 +126,7 @@ def test_a_resource_is_made_once(connect, server: DemoServer, how: str) -> None:
             try:
                 drive.mkdir(FILES.rpartition("/")[0])
             except XnatfsError:
-                drive.fs.refresh("/")
+                drive.fs.refresh("/", soon())
     rows = Rest(server).rows("/data/experiments/XNAT_E00001/scans/4/resources?format=json")
     assert [row["label"] for row in rows].count(LABEL) == 1
     drive.write(f"{FILES}/a", b"into the one")
@@ -147,7 +147,7 @@ def test_a_removal_takes_that_file_or_none(
         except XnatfsError:
             server.faults.clear()
             assert rest.files(HELD) in (NEIGHBOURS, NEIGHBOURS | {"a.nii": CONTENT})
-            drive.fs.refresh("/")
+            drive.fs.refresh("/", soon())
             if drive.exists(f"{FILES}/a.nii"):
                 drive.fs.unlink(f"{FILES}/a.nii", soon())
         server.faults.clear()
