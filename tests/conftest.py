@@ -27,7 +27,6 @@ from xnatfs.fuse import readiness
 from xnatfs.rest.login import Credentials
 from xnatfs.waiting import Waiter
 
-
 # How long an example takes says something of the machine.
 settings.register_profile("xnatfs", deadline=None)
 settings.load_profile("xnatfs")
