@@ -35,7 +35,8 @@ from xnatfs.rest.archive import Archive
 from xnatfs.rest.session import Session
 from xnatfs.rest.transfer import Transfer
 from xnatfs.tree.listings import Listings
-from xnatfs.tree.namespace import Namespace, Node
+from xnatfs.tree.namespace import Namespace
+from xnatfs.tree.node import Node
 from xnatfs.tree.overlay import Overlay
 from xnatfs.tree.sharing import Sharing
 from xnatfs.upload.groups import GroupCommit

@@ -20,7 +20,7 @@ from xnatfs.model.levels import Level
 from xnatfs.model.versions import Version
 from xnatfs.rest.archive import Archive
 from xnatfs.tree.listings import Listings
-from xnatfs.tree.namespace import Node
+from xnatfs.tree.node import Node
 from xnatfs.upload.receipts import Receipts
 from xnatfs.upload.spool import Spool
 from xnatfs.waiting import Waiter
