@@ -57,31 +57,14 @@ def first_byte(drive: Driver, path: str) -> bytes:
 # one resource
 
 
-def test_the_first_file_of_a_listed_folder_begins_one_stream(connect, server) -> None:
+def test_the_second_file_begins_one_stream_that_brings_the_rest(connect, server) -> None:
     whole = Rest(server).files(HELD)
     drive = Driver(connect())
     names = drive.names(DICOM)
     server.clear_log()
     for name in names:
         assert drive.read(f"{DICOM}/{name}") == whole[name]
-    assert singles(server) == []
-    assert within(10, lambda: len(tars(server)) == 1)
-
-
-@pytest.mark.parametrize("start", [0, 1])
-def test_the_second_file_begins_one_stream_that_brings_the_rest(
-    connect, server, start: int
-) -> None:
-    whole = Rest(server).files(HELD)
-    names = list(whole)
-    drive = Driver(connect())
-    if start:
-        # Listed, but not read from the beginning.
-        drive.names(DICOM)
-    server.clear_log()
-    for name in names[start:]:
-        assert drive.read(f"{DICOM}/{name}") == whole[name]
-    assert singles(server) == names[start : start + 1]
+    assert singles(server) == names[:1]
     assert within(10, lambda: len(tars(server)) == 1)
     assert drive.fs.status()["downloads"]["streams"] == 1
 
@@ -195,7 +178,7 @@ def test_what_came_before_the_break_is_not_asked_for_again(connect, server) -> N
     assert within(10, lambda: len(tars(server)) == 1)
     asked = singles(server)
     assert sorted(asked) == sorted(set(asked))
-    assert len(asked) == 2  # those that did not come
+    assert len(asked) == 3  # the first, and the two that did not come
 
 
 def test_a_break_near_the_start_begins_again(connect, server) -> None:
@@ -205,7 +188,7 @@ def test_a_break_near_the_start_begins_again(connect, server) -> None:
     for name in names:
         drive.read(f"{DICOM}/{name}")
     assert within(10, lambda: len(tars(server)) == 2)
-    assert singles(server) == []
+    assert singles(server) == names[:1]
 
 
 def test_a_replaced_file_is_never_mixed_into_the_old_series(
@@ -233,8 +216,8 @@ def test_a_file_far_from_the_streams_head_is_fetched_alone(connect, server) -> N
     whole = Rest(server).files(HELD)
     drive = Driver(connect())
     names = drive.names(DICOM)
-    server.faults.add(Fault(kind="slow", path="format=tar", rate=150_000))
     drive.read(f"{DICOM}/{names[0]}")
+    server.faults.add(Fault(kind="slow", path="format=tar", rate=150_000))
     with ThreadPoolExecutor(1) as pool:
         second = pool.submit(drive.read, f"{DICOM}/{names[1]}")
         assert within(10, lambda: drive.fs.status()["downloads"]["fetched"] > 250_000)
@@ -309,10 +292,32 @@ def test_one_header_of_each_scan_downloads_no_scan(site: Site) -> None:
     for scan in range(1, 31):
         name = drive.names(folder(scan))[0]
         first_byte(drive, f"{folder(scan)}/{name}")
-    # Twice it might have been the first of all files.
+    assert tars(server) == []
+    assert drive.fs.status()["downloads"]["fetched"] == 30 * 20 * KIB
+
+
+def test_the_first_file_of_a_long_listed_folder_begins_the_stream(site: Site) -> None:
+    server, drive = site(Order(sessions=1, scans=3, files=40, file_size=20 * KIB))
+    read_all(drive, 1)
+    assert singles(server) == []
+    assert within(10, lambda: len(tars(server)) == 1)
+    # Not listed: it may be the only one that is wanted.
+    first_byte(drive, f"{folder(2)}/IM000001.dcm")
+    # Listed, and not the first.
+    first_byte(drive, f"{folder(3)}/{drive.names(folder(3))[7]}")
+    assert singles(server) == ["IM000001.dcm", drive.names(folder(3))[7]]
+    assert len(tars(server)) == 1
+
+
+def test_who_reads_the_first_of_everything_is_found_out(site: Site) -> None:
+    server, drive = site(Order(sessions=1, scans=20, files=40, file_size=20 * KIB))
+    for scan in range(1, 21):
+        name = drive.names(folder(scan))[0]
+        first_byte(drive, f"{folder(scan)}/{name}")
+    # Two scans might have been read whole.
     assert within(10, lambda: len(tars(server)) == 2)
-    assert drive.fs.status()["downloads"]["fetched"] < (28 + 2 * 12) * 20 * KIB
-    read_all(drive, 4)
+    assert len(singles(server)) == 18
+    read_all(drive, 5)
     assert within(10, lambda: len(tars(server)) == 3)
 
 

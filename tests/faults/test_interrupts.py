@@ -21,7 +21,6 @@ from tests.mount.desk import (
     SESSION,
     XNATFS,
     Desk,
-    asked,
     gone,
     process,
     within,
@@ -119,13 +118,14 @@ def test_a_converter_that_is_interrupted(desk: Desk, server: DemoServer, tmp_pat
     desk.mount()
     desk.works("ls scans/4/resources/DICOM/files > /dev/null")
     path = r"\.dcm|format=tar"
-    server.faults.add(Fault(kind="stall", path=path, verb="GET", seconds=STALL_S, after=1))
+    stall = Fault(kind="stall", path=path, verb="GET", seconds=STALL_S, bytes=300_000)
+    server.faults.add(stall)
     with subprocess.Popen(
         [DCM2NIIX, "-o", tmp_path, desk.session / "scans/4/resources/DICOM/files"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     ) as running:  # fmt: skip
         try:
-            assert within(20, lambda: len(asked(server, "GET", ".dcm")) >= 1)
+            assert within(20, lambda: fetched(desk) > 200_000)
             with pytest.raises(subprocess.TimeoutExpired):
                 running.wait(1)
             running.send_signal(signal.SIGINT)
@@ -135,6 +135,13 @@ def test_a_converter_that_is_interrupted(desk: Desk, server: DemoServer, tmp_pat
     server.faults.clear()
     assert desk.works("cat resources/NAMES/files/plain.txt") == "plain\n"
     assert desk.umount().returncode == 0
+
+
+def fetched(desk: Desk) -> int:
+    """Bytes of files that the mount has got."""
+    status = desk.status()["status"]
+    assert isinstance(status, dict)
+    return int(status["downloads"]["fetched"])
 
 
 def test_ctrl_c_of_a_mount_that_waits_for_its_login(desk: Desk, server: DemoServer) -> None:

@@ -209,7 +209,9 @@ class BigContent(Content):
 
     def complete(self) -> bool:
         """See Content."""
-        return not self.missing(0, self.size)
+        with self._mu:
+            self._lose_forgotten(0, self._blocks.count)
+            return NOWHERE not in self._blocks.place
 
     def checksums(self) -> dict[int, int]:
         """See Content."""

@@ -1,9 +1,10 @@
 """When to fetch more than the file that is read: which resource as one stream, and which next.
 
-Who lists a folder and reads its first file may be about to read them all: a stream of the whole
-resource begins, if that is worth it, which brings little until a second file is read. Where this
-turned out wrong, and with any other file, the first one is fetched alone and the second begins the
-stream. Where none is worth it, the files ahead of a reader that walks are fetched one by one.
+Who lists a folder of many files and reads the first may be about to read them all: a stream of
+the whole resource begins, if that is worth it, which brings little until a second file is read.
+Where this turned out wrong, and with any other file, the first one is fetched alone and the second
+begins the stream. Where none is worth it, the files ahead of a reader that walks are fetched one
+by one.
 When resources are read one after the other, the next one is streamed as soon as the line is free.
 """
 
@@ -19,7 +20,7 @@ from xnatfs.cache.store import Store
 from xnatfs.config import StoreSettings
 from xnatfs.download.demands import Rules
 from xnatfs.download.fetcher import Counts
-from xnatfs.download.siblings import Siblings, Walk, is_first
+from xnatfs.download.siblings import Siblings, Walk, begins_series
 from xnatfs.download.stream import Outcome, Stream
 from xnatfs.errors import XnatfsError
 from xnatfs.model.entities import RemoteFile
@@ -139,11 +140,11 @@ class Bulk:
 
         Raises: Interrupted, TimedOut: the waiter's.
         """
-        begins_all = self._begins_all(siblings, version.path, waiter)
+        series = self._begins_series(siblings, version.path, waiter)
         with self._mu:
             course = self._course(siblings.key)
             stream = course.stream
-            if stream is None and self._begins(course, begins_all=begins_all):
+            if stream is None and self._begins(course, series=series):
                 together = len(course.wanted)
                 self._guesses += together == 1
                 stream = self._start(siblings, course, course.wanted, together - 1)
@@ -159,14 +160,14 @@ class Bulk:
             course = self._courses[key] = _Course()
         return course
 
-    def _begins_all(self, siblings: Siblings, path: str, waiter: Waiter) -> bool:
+    def _begins_series(self, siblings: Siblings, path: str, waiter: Waiter) -> bool:
         """Whether a file is the first that somebody reads who will read all of them."""
         if self._guesses >= _GUESSES or not siblings.listed(path):
             return False
-        return is_first(path, siblings.rows(waiter))
+        return begins_series(path, siblings.rows(waiter))
 
-    def _begins(self, course: _Course, *, begins_all: bool) -> bool:
-        together = len(course.wanted) > 1 or begins_all
+    def _begins(self, course: _Course, *, series: bool) -> bool:
+        together = len(course.wanted) > 1 or series
         worth_it = together and time.monotonic() > course.rest_until
         return worth_it and sum(stream.read for stream in self._running) < _MOST_STREAMS
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Protocol
 
-from xnatfs.errors import Interrupted, ServerBusy, TransferBroken, XnatfsError
+from xnatfs.errors import BadReply, Interrupted, ServerBusy, TransferBroken, XnatfsError
 from xnatfs.model.entities import Head
 from xnatfs.waiting import Waiter
 
@@ -122,7 +122,7 @@ def transfer(line: Line, sink: Sink, end: int, *, ranged: bool = True) -> Head |
     Raises:
         Interrupted: nobody wants the bytes any more.
         XnatfsError: of the last attempt, when nothing moved for ``idle_s``, or at once when
-            trying again cannot help.
+            trying again cannot help (``BadReply``: when it comes twice).
     """
     moved = time.monotonic()
     futile = 0
@@ -149,7 +149,8 @@ def transfer(line: Line, sink: Sink, end: int, *, ranged: bool = True) -> Head |
                 return head
             raise TransferBroken(f"{line.label}: the reply ended {end - sink.at} bytes early")
         except XnatfsError as error:
-            if not error.temporary:
+            # A web page of something in between may be gone a moment later.
+            if not error.temporary and (futile or not isinstance(error, BadReply)):
                 raise
             futile = 0 if sink.at > start else futile + 1
             pause = _pause(futile, error)

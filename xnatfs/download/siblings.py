@@ -20,6 +20,9 @@ from xnatfs.waiting import Waiter
 # the requests it spares is worth it.
 _REQUEST = 64 * KIB
 
+# A resource of so many files is likely to be read as a whole, and gains from beginning early.
+_SERIES = 32
+
 # Files fetched one by one ahead of a reader that walks: at most so many, and so many bytes.
 _AHEAD_FILES = 8
 _AHEAD_BYTES = 16 * MIB
@@ -91,9 +94,12 @@ def following(orders: Iterable[Sequence[str]], before: str, now: str) -> list[st
     return []
 
 
-def is_first(path: str, rows: Sequence[RemoteFile]) -> bool:
-    """Whether who reads all files, in the archive's order or in that of the names, begins here."""
-    return path in (rows[0].path, min(row.path for row in rows)) if rows else False
+def begins_series(path: str, rows: Sequence[RemoteFile]) -> bool:
+    """Whether somebody who reads all files of a large resource may begin with this one.
+
+    That is the first in the archive's order, or in that of the names.
+    """
+    return len(rows) >= _SERIES and path in (rows[0].path, min(row.path for row in rows))
 
 
 class Walk:
