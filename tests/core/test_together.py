@@ -98,13 +98,13 @@ def test_what_two_offline_mounts_left_is_put_into_one_folder(
 def test_who_waits_behind_an_upload_that_moves_does_not_give_up(connect, server) -> None:
     contents = {name: os.urandom(12 << 20) for name in ("a", "b", "c")}
     with SlowLink(server.url, upward=8 << 20) as link:  # bytes per second: 1.5 s for each
-        drive = Driver(connect("member", url=link.url, limits=Limits(io_timeout_s=1.2)))
+        drive = Driver(connect("member", url=link.url, limits=Limits(io_timeout_s=2.5)))
         drive.mkdir(f"{OWNER}/SLOW")
 
         def put(name: str) -> None:
             handle = drive.create(f"{OWNER}/SLOW/files/{name}")
             drive.fs.write(handle, contents[name], 0, soon())
-            drive.fs.flush(handle, ME, Waiter(idle_s=1.2))
+            drive.fs.flush(handle, ME, Waiter(idle_s=2.5))
             drive.fs.release(handle, soon())
 
         told = at_once(*(partial(put, name) for name in contents))
