@@ -63,7 +63,8 @@ CgroupMountpoint=/sys/fs/cgroup
 ConstrainRAMSpace=yes
 """
 
-# $1: the folder. The last line makes the shell what an init is: it waits for whatever ends.
+# $1: the folder. No job container could replace a /dev/shm with mounts below it. The last line
+# makes the shell what an init is: it waits for whatever ends.
 NODE = """
 cd "$1"
 mount --make-rprivate /
@@ -71,6 +72,7 @@ mount --make-rprivate /
 mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/etc,workdir=$1/work" /etc
 mknod -m 666 fuse c 10 229
 mount --bind fuse /dev/fuse
+mount -t tmpfs shm /dev/shm
 munged --force --key-file="$1/munge.key" --socket="$1/munge.socket" --pid-file="$1/munge.pid" \
     --seed-file="$1/munge.seed" --log-file="$1/munge.log" --num-threads=2
 export SLURM_CONF="$1/slurm.conf"
@@ -206,7 +208,12 @@ class Cluster:
 
     def finished(self, job: str, seconds: float = 90) -> Job:
         """Wait until a job has ended, and everything of it."""
-        self._wait_for(lambda: self._fields(job)["JobState"] not in RUNNING, seconds)
+
+        def has_ended() -> bool:
+            assert NO_CONTAINER not in self.log(), self.log()
+            return self._fields(job)["JobState"] not in RUNNING
+
+        self._wait_for(has_ended, seconds)
         fields = self._fields(job)
         status, _, number = fields["ExitCode"].partition(":")
         output = Path(fields["StdOut"])
@@ -268,5 +275,8 @@ class Cluster:
                 group.rmdir()
         shutil.rmtree(self.folder)
 
+
+# Slurm could not give a job the container that it was to have; the job waits for a person then.
+NO_CONTAINER = "container_g_stepd_create"
 
 RUNNING = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.clusters.conftest import OpenCluster, settle
-from tests.clusters.slurm import CGROUPS_HERE, Cluster
+from tests.clusters.slurm import CGROUPS_HERE, NO_CONTAINER, Cluster
 from tests.mount.desk import SESSION, within
 from xnatfs.demo.server import DemoServer
 
@@ -76,7 +76,7 @@ def test_job_container_takes_every_mount_away(
     open_a_cluster: OpenCluster, archive: DemoServer
 ) -> None:
     text = (ADVICE / "job_container.conf").read_text()
-    for attempt in range(5):
+    for attempt in range(10):
         cluster = open_a_cluster(
             "JobContainerType=job_container/tmpfs\nPrologFlags=Contain",
             {"job_container.conf": text.replace("/var/spool/slurm-jobs", "{folder}/jobs")},
@@ -85,11 +85,11 @@ def test_job_container_takes_every_mount_away(
         # `run` works inside one, too.
         cluster.write("job.sh", f"{CARELESS}\nxnatfs run --cd /{SESSION}/scans -- ls\n")
         try:
-            job = cluster.finished(cluster.submit("job.sh"), 30)
+            job = cluster.finished(cluster.submit("job.sh"))
             break
         except AssertionError:
             # Slurm 22.05 does not always wait for the namespace that it is about to name.
-            if attempt == 4 or "ns base mount failed" not in cluster.log():
+            if attempt == 9 or NO_CONTAINER not in cluster.log():
                 raise
     assert job.output.split() == 2 * ["1", "1-MR1", "4", "5_b", "6"]
     assert within(15, lambda: cluster.processes() == [])

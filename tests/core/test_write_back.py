@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from tests.mount.desk import within
 from xnatfs.demo.faults import Fault
 from xnatfs.errors import XnatfsError
 from xnatfs.upload import outbox
+from xnatfs.upload.receipts import Receipts
 from xnatfs.waiting import Waiter
 
 NIFTI = SCAN4 + "/resources/NIFTI"
@@ -266,3 +269,29 @@ def test_permission_lost_in_mid_work(
     assert rest.files(HELD) == {}
     assert {row["state"] for row in member.fs.pending()} == {"failed"}
     assert all("stored nothing" in row["error"] for row in member.fs.pending())
+
+
+@pytest.mark.parametrize("number", [1, 5])
+@pytest.mark.parametrize("deed", ["unlink", "truncate"])
+def test_what_has_just_arrived_is_ours(
+    owner: Driver, rest: Rest, monkeypatch: pytest.MonkeyPatch, number: int, deed: str
+) -> None:
+    """The listing shows it before its receipt is written: here that takes long."""
+    write = Receipts.add
+
+    def write_late(self: Receipts, *words: Any) -> None:
+        time.sleep(0.2)
+        write(self, *words)
+
+    monkeypatch.setattr(Receipts, "add", write_late)
+    names = [f"f{index}" for index in range(number)]
+    for name in names:
+        owner.write(f"{FILES}/{name}", name.encode())
+    assert within(20, lambda: rest.files(HELD) != {})
+    for name in names:
+        if deed == "unlink":
+            owner.fs.unlink(f"{FILES}/{name}", soon())
+        else:
+            owner.write(f"{FILES}/{name}", b"anew")
+    drain(owner)
+    assert rest.files(HELD) == ({} if deed == "unlink" else dict.fromkeys(names, b"anew"))

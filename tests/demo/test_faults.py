@@ -105,7 +105,8 @@ def test_control_from_other_processes(server, client, path):
     assert client.ask("POST", "/demo/faults", b'[{"kind": "nonsense"}]').status == 400
     log = client.get("/demo/log").json()
     assert [it["status"] for it in log] == [502, 200]
-    assert list(log[0]) == ["time", "verb", "path", "status", "bytes", "user"]
+    assert list(log[0]) == ["time", "verb", "path", "status", "bytes", "user", "fault"]
+    assert [it["fault"] for it in log] == ["status", ""]
     assert client.delete("/demo/log").status == 204
     assert server.log == []
     assert client.ask("POST", "/demo/expire").status == 204

@@ -139,6 +139,8 @@ def test_what_a_mount_point_can_lack(desk: Desk, server: DemoServer) -> None:
     ("words", "part"),
     [
         (("mount", "--no-such-option", "http://127.0.0.1:1", "/mnt"), "--no-such-option"),
+        (("mount", "--read-olny", "/mnt"), "did you mean read-only?"),
+        (("login", "--pasword=secret"), "unrecognized argument --pasword"),
         (("mount", "http://127.0.0.1:1", "/mnt", "-o", "alow_overwrite"), "allow_overwrite"),
         (("mount", "http://127.0.0.1:1", "/mnt", "-o", "cache_size=lots"), "cache-size"),
         (("mount",), "MOUNTPOINT"),

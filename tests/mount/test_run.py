@@ -213,7 +213,7 @@ def test_its_status_is_that_of_the_command(
 
 def test_what_fails_before_the_command_is_125_and_one_line(desk: Desk) -> None:
     for words, variables, complaint in (
-        (["--no-such-option", "--", "true"], {}, "unrecognized arguments: --no-such-option"),
+        (["--no-such-option", "--", "true"], {}, "unrecognized argument --no-such-option"),
         (["--", "true"], {"XNAT_PASS": "wrong"}, "login of 'member' (from XNAT_USER) refused"),
         (["-s", "http://127.0.0.1:9", "--", "true"], {}, "no connection"),
         (["--cd", "/projects/PVT00", "--", "true"], {}, "did you mean PVT000?"),
@@ -492,7 +492,7 @@ xnatfs run --cd "/$SESSION" -- sh -c 'id -u; cat resources/NAMES/files/plain.txt
 mkdir resources/NOBODY_$1; echo hello > resources/NOBODY_$1/files/x; echo "$XNATFS_MOUNT"
 [ "$(stat -c %u resources)" = 65534 ]; exit 7' sh "$KIND" || echo "status $?"
 ! grep "^$XNAT_HOST " /proc/mounts
-ls -A /tmp | grep xnatfs- || echo clean
+ls -A /tmp | grep xnatfs-run- || echo clean
 """
 
 

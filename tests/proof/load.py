@@ -5,8 +5,8 @@
 Files are made, rewritten, appended to, patched, written beside and renamed over, renamed, cut,
 removed and read again, in those folders below FOLDER. Every line on stdout is a JSON object:
 ``{"begun": {path: md5 or null}}``, then ``{"done": {…}}``, or ``{"failed": …, "errno": n}``;
-``{"wrong": …}`` when a read gave something else than was written. It ends when the file system
-is gone, or after so many operations.
+``{"read": …}``, and ``{"wrong": …}`` when it gave something else than was written. It ends when
+the file system is gone, or after so many operations.
 """
 
 from __future__ import annotations
@@ -191,6 +191,7 @@ class Load:
     def content(self, path: str) -> bytes:
         if path not in self.contents:
             content = (self.root / path).read_bytes()
+            tell(read=path)
             if md5(content) != self.sums[path]:
                 tell(wrong=f"{path} reads as {md5(content)} and is {self.sums[path]}")
             self.contents[path] = content
@@ -213,6 +214,15 @@ def tell(**words: Any) -> None:
     os.write(1, (json.dumps(words) + "\n").encode())
 
 
+def is_gone(folder: Path) -> bool:
+    """Whether it was unmounted: what lies below the mount point is empty."""
+    try:
+        folder.lstat()
+    except OSError as error:
+        return error.errno in (errno.ENOENT, *GONE)
+    return False
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder", type=Path)
@@ -227,7 +237,7 @@ def main() -> int:
             load.step()
         except OSError as error:
             tell(failed=str(error), errno=error.errno)
-            if error.errno in GONE:
+            if error.errno in GONE or is_gone(args.folder):
                 return 0
     return 0
 

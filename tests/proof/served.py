@@ -23,15 +23,21 @@ class Served:
     url: str = ""
     process: subprocess.Popen[str] | None = field(default=None, repr=False)
 
+    @property
+    def request_log(self) -> Path:
+        """A JSON line for each request, of all its lives."""
+        return self.root.with_name(f"{self.root.name}.requests")
+
     def start(self) -> None:
         """Start it; returns when it answers."""
         port = ["--port", self.url.rpartition(":")[2]] if self.url else []
         self.process = subprocess.Popen(
-            [XNATFS, "demo", "--serve", "--root", str(self.root), "--sample", "small", *port],
+            [XNATFS, "demo", "--serve", "--root", str(self.root), "--sample", "small",
+             "--request-log", str(self.request_log), *port],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
-        )
+        )  # fmt: skip
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
         assert self.url.startswith("http"), "the server did not start"

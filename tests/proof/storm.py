@@ -256,6 +256,8 @@ class Worker:
             elif "done" in words:
                 storm.ledger.done(words["done"])
                 storm.counts["changes acknowledged"] += 1
+            elif "read" in words:
+                storm.counts["files read and compared"] += 1
             elif "wrong" in words:
                 storm.problems.append(words["wrong"])
             elif words["errno"] not in GONE:

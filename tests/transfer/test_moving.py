@@ -68,7 +68,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def complete(folder: Path) -> list[str]:
-    return [name for name in tree(folder) if ".part-" not in name]
+    return [name for name in tree(folder) if "-part-" not in name]
 
 
 def downloads(server: DemoServer) -> list[str]:
@@ -122,7 +122,7 @@ def test_get_of_a_session_has_every_name_that_can_be_read(types: Type, server, t
     got["x"] = got.pop("x~file")
     assert got == held
     assert (out / "Haofei01_MR1/assessors/Haofei01_QC1/resources/RESULT/files/result.txt").exists()
-    assert not list(out.rglob("*.part-*"))
+    assert not list(out.rglob("*-part-*"))
 
 
 def test_flat_and_zip(types: Type, server, tmp_path) -> None:
@@ -206,6 +206,62 @@ def test_an_interrupted_get_goes_on_where_it_was(user: Desk, large, tmp_path) ->
     assert {len(body) for body in tree(tmp_path / "out").values()} == {9 << 20}
 
 
+def test_what_a_killed_get_left_goes_and_another_s_work_stays(
+    user: Desk, large, types: Type, tmp_path
+) -> None:
+    path = f"/projects/{PROJECT}/subjects/S00001"
+    out = tmp_path / "out"
+    words = [XNATFS, "get", path, str(out)]
+    large.faults.add(Fault(kind="stall", path="scans/2/", verb="GET", bytes=1 << 20, seconds=60))
+    with subprocess.Popen(words, env=user.variables | {"XNAT_HOST": large.url}) as running:
+        assert within(30, lambda: len(tree(out)) > len(complete(out)) >= 2)
+        # Nobody takes away what somebody is at.
+        types("get", "--io-timeout", "2", path, out, XNAT_HOST=large.url, code=3)
+        assert running.poll() is None
+        assert len(tree(out)) > len(complete(out))
+        running.kill()
+    large.faults.clear()
+    types("get", path, out, XNAT_HOST=large.url)
+    assert complete(out) == list(tree(out))
+    assert {len(body) for body in tree(out).values()} == {9 << 20}
+
+
+def test_a_full_disk_is_told_once(types: Type, server, tmp_path) -> None:
+    """And nothing more is asked for."""
+    tiny = tmp_path / "tiny"
+    tiny.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96k", "none", tiny], check=True)
+    try:
+        done = types("get", "--json", SCAN4, tiny / "out", code=1)
+        files = json.loads(done.stdout)["files"]
+        assert 0 < len(complete(tiny / "out")) < files
+        assert complete(tiny / "out") == list(tree(tiny / "out"))
+        first, *named = done.stderr.splitlines()
+        assert first.startswith("xnatfs: 1 file failed, ")
+        assert first.endswith(" files not tried:")
+        (line,) = named
+        assert "no space on the local disk" in line
+    finally:
+        subprocess.run(["umount", tiny], check=True)
+
+
+def test_a_server_that_is_gone_is_not_asked_for_every_file(types: Type, tmp_path) -> None:
+    order = Order(sessions=1, scans=1, files=60, file_size=1000)
+    server = DemoServer(ServerOptions(root=tmp_path / "many", sample="none", order=order))
+    server.start()
+    try:
+        server.faults.add(Fault(kind="status", code=503, path="scans/1/resources/"))
+        words = ["get", "--io-timeout", "1", "--json", f"/projects/{PROJECT}", tmp_path / "out"]
+        done = types(*words, XNAT_HOST=server.url, code=3)
+    finally:
+        server.stop()
+    summary = json.loads(done.stdout)
+    assert summary["files"] == 60
+    assert 1 <= len(summary["failed"]) < 20
+    untried = 60 - summary["done_files"] - len(summary["failed"])
+    assert f"{untried} files not tried" in done.stderr
+
+
 def test_a_machine_without_libfuse_will_do(user: Desk, server, tmp_path) -> None:
     """Importing fusepy fails, as it does without libfuse."""
     (tmp_path / "no-fuse").mkdir()
@@ -241,6 +297,13 @@ def test_prefetch_of_one_kind_of_resource(types: Type, server) -> None:
     assert "qc.csv" in done.stdout
     assert "scans/4/resources/DICOM/files" in done.stdout
     assert server.log == []
+
+
+def test_prefetch_of_a_resource_that_is_not_there(types: Type, server) -> None:
+    done = types("prefetch", f"/{SESSION}", "--resource", "DICM", code=1)
+    (line,) = done.stderr.splitlines()
+    assert "DICM" in line
+    assert "DICOM" in line
 
 
 def test_prefetch_that_does_not_fit_says_so_first(types: Type, server) -> None:
@@ -299,6 +362,24 @@ def test_put_of_folders(types: Type, server, tmp_path) -> None:
     types("put", "-r", "--follow-links", "--include", "*.txt", folder, to)
     wanted["results/link.txt"] = b"a"
     assert Rest(server).files(f"{HELD}/resources/RESULTS") == wanted
+
+
+def test_put_by_accession_by_address_and_by_a_link(types: Type, server, tmp_path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"a")
+    owners = [
+        "XNAT_E00001",
+        f"{server.url}/data/experiments/XNAT_E00001",
+        f"/projects/PVT000/experiments/{SESSION.rpartition('/')[2]}",
+    ]
+    for number, owner in enumerate(owners):
+        done = types("put", tmp_path / "a.txt", f"{owner}/resources/OUT{number}")
+        assert done.stdout == f"1 file (1 B) in /{SESSION}/resources/OUT{number}/files\n"
+        assert Rest(server).files(f"{HELD}/resources/OUT{number}") == {"a.txt": b"a"}
+    inside = f"/{SESSION}/resources/OUT0/files/resources/OUT1"
+    assert f" in {inside}\n" in types("put", tmp_path / "a.txt", inside).stdout
+    assert "resources/OUT1/a.txt" in Rest(server).files(f"{HELD}/resources/OUT0")
+    done = types("put", tmp_path / "a.txt", "XNAT_E99999/resources/OUT", code=1)
+    assert "no XNAT_E99999 in /experiments" in done.stderr
 
 
 def test_put_replaces_nobody_elses_file(types: Type, server, tmp_path) -> None:

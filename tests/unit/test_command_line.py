@@ -63,7 +63,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
         (["unmount"], "xnatfs: unknown verb 'unmount'; did you mean umount?\n"),
         (["umount"], "xnatfs: the following arguments are required: MOUNTPOINT "
          "(see `xnatfs umount --help`)\n"),
-        (["ls", "--bogus"], "xnatfs: unrecognized arguments: --bogus (see `xnatfs ls --help`)\n"),
+        (["ls", "--bogus"], "xnatfs: unrecognized argument --bogus (see `xnatfs ls --help`)\n"),
         (["mount", "https://a.b", "/x", "-o", "bogus"], "xnatfs: -o: unknown option 'bogus'\n"),
         (["https://a.b", "/x", "-o", "bogus"], "xnatfs: -o: unknown option 'bogus'\n"),
         (["umount", "/x", "--wait", "long"],

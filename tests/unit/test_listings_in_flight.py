@@ -12,7 +12,8 @@ from xnatfs.config import Limits, StoreSettings
 from xnatfs.model.entities import Item
 from xnatfs.model.levels import PROJECT
 from xnatfs.rest.archive import Archive
-from xnatfs.tree.listings import Cached, Listing, Listings
+from xnatfs.tree.held import Cached, Listing
+from xnatfs.tree.listings import Listings
 from xnatfs.tree.sharing import Key, Sharing
 from xnatfs.waiting import Waiter, Workers
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import NoReturn
@@ -54,6 +54,17 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and where the help is."""
         raise UsageError(f"{message} (see `{self.prog} --help`)")
+
+    def all_of(self, words: list[str]) -> argparse.Namespace:
+        """As ``parse_args``, which does not say what an unknown option is near to."""
+        args, rest = self.parse_known_args(words)
+        if rest:
+            # Without its value, which may be a password.
+            word = rest[0].partition("=")[0]
+            known = [each.removeprefix("--") for each in self._option_string_actions]
+            near = _near(word.removeprefix("--"), known)
+            self.error(f"unrecognized argument {word}{near}")
+        return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,14 +118,14 @@ def _run(words: list[str]) -> int:
         parser.print_help(sys.stderr)
         return exits.USAGE
     if words[0] not in _NAMES:
-        raise UsageError(_unknown(words[0]))
+        raise UsageError(f"unknown verb {words[0]!r}{_near(words[0], _NAMES)}")
     module = import_module(f"xnatfs.cli.{words[0]}")
     parser = _Parser(
         prog=f"xnatfs {words[0]}", description=module.__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     module.add_arguments(parser)
-    args = parser.parse_args(words[1:])
+    args = parser.all_of(words[1:])
     _set_up_log(args)
     code: int = module.run(args)
     return code
@@ -142,11 +153,11 @@ def _overview() -> argparse.ArgumentParser:
     return parser
 
 
-def _unknown(word: str) -> str:
+def _near(word: str, known: Iterable[str]) -> str:
     import difflib
 
-    near = difflib.get_close_matches(word, _NAMES, 1)
-    return f"unknown verb {word!r}" + (f"; did you mean {near[0]}?" if near else "")
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _set_up_log(args: argparse.Namespace) -> None:

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             get.into_folder(paths, dest, flat=args.flat)
         fetched = fs.status()["downloads"]["fetched"]
-    return moving.say(tally, args, f"are in {dest}", fetched=fetched)
+    return moving.say(tally, args, f"in {dest}", fetched=fetched)
 
 
 def _places_and_dest(words: list[str]) -> tuple[list[Place], Path]:

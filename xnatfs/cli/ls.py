@@ -21,7 +21,7 @@ from xnatfs.fs.values import Kind
 if TYPE_CHECKING:
     from xnatfs.config import Settings
     from xnatfs.fs.filesystem import FileSystem
-    from xnatfs.tree.namespace import Node
+    from xnatfs.tree.node import Node
     from xnatfs.waiting import Waiter
 
 # The columns of ``-l``, by what an entry is. A folder of several kinds shows them all.

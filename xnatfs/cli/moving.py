@@ -91,7 +91,9 @@ def say(tally: Tally, args: argparse.Namespace, text: str, **more: object) -> in
     sys.stdout.flush()
     if not tally.failures:
         return exits.OK
-    print(f"xnatfs: {count_text(len(tally.failures), 'file')} failed:", file=sys.stderr)
+    untried = f", {count_text(tally.untried, 'file')} not tried" if tally.untried else ""
+    failed = count_text(len(tally.failures), "file")
+    print(f"xnatfs: {failed} failed{untried}:", file=sys.stderr)
     for failure in tally.failures[:_NAMES_SHOWN]:
         print(f"  {failure.path}: {failure.error}", file=sys.stderr)
     if len(tally.failures) > _NAMES_SHOWN:

@@ -40,4 +40,4 @@ def run(args: argparse.Namespace) -> int:
             [place.path for place in args.where], args.resource
         )
         fetched = fs.status()["downloads"]["fetched"]
-    return moving.say(tally, args, "are in the store", fetched=fetched)
+    return moving.say(tally, args, "in the store", fetched=fetched)

@@ -42,7 +42,6 @@ def run(args: argparse.Namespace) -> int:
     folder = target_folder(args.where.path)
     sources = local_files(
         args.files,
-        folder,
         recursive=args.recursive,
         include=args.include,
         follow_links=args.follow_links,
@@ -54,11 +53,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         with moving.progress(tally, args) as line:
             fs.adopt(waiter_for(settings))
-            Put(fs, settings, tally, line.shown).run(sources, folder)
+            folder = Put(fs, settings, tally, line.shown).run(sources, folder)
         pending = fs.pending()
     finally:
         fs.close()
-    code = moving.say(tally, args, f"are in {folder}", pending=pending)
+    code = moving.say(tally, args, f"in {folder}", pending=pending)
     if pending and not settings.offline:
         print(
             f"xnatfs: {count_text(len(pending), 'file')} did not arrive; "

@@ -31,9 +31,9 @@ def count_text(count: int, noun: str) -> str:
 
 
 def age_text(seconds: float) -> str:
-    """``3 d``, ``12 min``, ``7 s``."""
+    """``3 d``, ``47 h``, ``12 min``, ``90 s``: two of a unit at least."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
+        if seconds >= 2 * length:
             return f"{int(seconds // length)} {unit}"
     return f"{int(seconds)} s"
 

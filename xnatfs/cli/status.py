@@ -91,7 +91,9 @@ def _print(row: dict[str, Any]) -> None:
     pending = uploads.get("pending", row["pending"])
     failures = status.get("read_failures", row["read_failures"])
     if store := status.get("store"):
-        print(f"  store: {_numbers(store)}")
+        asked = store.get("hits", 0) + store.get("misses", 0)
+        rate = f" ({store['hits'] / asked:.0%} of what was asked for)" if asked else ""
+        print(f"  store: {_numbers(store)}{rate}")
     if downloads := status.get("downloads"):
         print(f"  downloads: {_numbers(downloads)}")
     if status:

@@ -63,7 +63,10 @@ class ServerOptions(SiteOptions):
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One request: `bytes` of the reply's body, `status` 0 if the connection was reset instead."""
+    """One request: `bytes` of the reply's body, `status` 0 if the connection was reset instead.
+
+    `fault` is the kind of the scripted fault that hit it, or "".
+    """
 
     time: float
     verb: str
@@ -71,6 +74,7 @@ class LogEntry:
     status: int
     bytes: int
     user: str
+    fault: str = ""
 
 
 class DemoServer:
@@ -177,7 +181,8 @@ class DemoServer:
 
         def note(sent: int) -> None:
             status = reply.status if reply else 0
-            self.log.append(LogEntry(time.time(), request.method, path, status, sent, user))
+            kind = fault.kind if fault else ""
+            self.log.append(LogEntry(time.time(), request.method, path, status, sent, user, kind))
             if self._options.request_log is not None:
                 with self._options.request_log.open("a") as out:
                     out.write(json.dumps(asdict(self.log[-1])) + "\n")

@@ -11,7 +11,7 @@ from datetime import datetime
 from xnatfs.config import View
 from xnatfs.fs.values import Attributes, Kind
 from xnatfs.model.entities import Item, RemoteFile
-from xnatfs.tree.namespace import Node
+from xnatfs.tree.node import Node
 
 PREFIX = "user.xnat."
 

@@ -16,7 +16,8 @@ from xnatfs.model.levels import EXPERIMENT, PROJECT, SUBJECT
 from xnatfs.model.paths import encode_name
 from xnatfs.model.versions import Version
 from xnatfs.tree import places
-from xnatfs.tree.namespace import Node, long_name
+from xnatfs.tree.namespace import long_name
+from xnatfs.tree.node import Node
 from xnatfs.waiting import Waiter
 
 

@@ -42,7 +42,7 @@ from xnatfs.rest.identity import GUEST
 from xnatfs.rest.login import Credentials
 from xnatfs.rest.offline import OfflineSession
 from xnatfs.rest.session import Session
-from xnatfs.tree.namespace import Node
+from xnatfs.tree.node import Node
 from xnatfs.upload.queue import Row
 from xnatfs.waiting import Waiter
 

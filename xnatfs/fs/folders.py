@@ -14,7 +14,7 @@ from xnatfs.model.entities import Item
 from xnatfs.model.levels import BY_COLLECTION, RESOURCE, Level
 from xnatfs.model.paths import join, server_name
 from xnatfs.rest.addresses import check_new_file, check_new_label, check_new_object
-from xnatfs.tree.namespace import Node
+from xnatfs.tree.node import Node
 from xnatfs.waiting import Waiter
 
 

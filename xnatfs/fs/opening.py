@@ -14,7 +14,7 @@ from xnatfs.fs.rename import reclaim
 from xnatfs.fs.values import Caller, Kind, Opened
 from xnatfs.model.paths import join, server_name
 from xnatfs.rest.addresses import check_new_file
-from xnatfs.tree.namespace import Node
+from xnatfs.tree.node import Node
 from xnatfs.waiting import Waiter
 
 

@@ -35,7 +35,8 @@ from xnatfs.rest.archive import Archive
 from xnatfs.rest.session import Session
 from xnatfs.rest.transfer import Transfer
 from xnatfs.tree.listings import Listings
-from xnatfs.tree.namespace import Namespace, Node
+from xnatfs.tree.namespace import Namespace
+from xnatfs.tree.node import Node
 from xnatfs.tree.overlay import Overlay
 from xnatfs.tree.sharing import Sharing
 from xnatfs.upload.groups import GroupCommit
@@ -96,7 +97,9 @@ class Parts:
         )
         self.outbox = Outbox(self.uploader, self.senders, limits)
         self.groups = GroupCommit(settings.spool.folder)
-        self.rights = Rights(settings, self.listings, self.archive, self.receipts, self.run)
+        self.rights = Rights(
+            settings, self.listings, self.archive, self.receipts, self.spool, self.run
+        )
         self.appearance = Appearance(settings.view)
         self.files = Files(limits.metadata_ttl_s / 2)
         self.started = time.time()

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from xnatfs.fs.openfile import OpenFile
 from xnatfs.fs.parts import Parts
 from xnatfs.model.versions import Version
-from xnatfs.tree.namespace import Node
+from xnatfs.tree.node import Node
 from xnatfs.waiting import Waiter
 
 

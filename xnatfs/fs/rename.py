@@ -19,7 +19,7 @@ from xnatfs.model.entities import Item
 from xnatfs.model.paths import join, server_name
 from xnatfs.model.versions import Version
 from xnatfs.rest.addresses import check_new_file
-from xnatfs.tree.namespace import Node
+from xnatfs.tree.node import Node
 from xnatfs.waiting import Waiter
 
 

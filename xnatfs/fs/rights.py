@@ -20,8 +20,9 @@ from xnatfs.model.levels import Level
 from xnatfs.model.versions import Version
 from xnatfs.rest.archive import Archive
 from xnatfs.tree.listings import Listings
-from xnatfs.tree.namespace import Node
+from xnatfs.tree.node import Node
 from xnatfs.upload.receipts import Receipts
+from xnatfs.upload.spool import Spool
 from xnatfs.waiting import Waiter
 
 
@@ -45,6 +46,7 @@ class Rights:
         listings: Listings,
         archive: Archive,
         receipts: Receipts,
+        spool: Spool,
         run: Run,
     ) -> None:
         self._policy = settings.policy
@@ -52,6 +54,7 @@ class Rights:
         self._listings = listings
         self._archive = archive
         self._receipts = receipts
+        self._spool = spool
         self._run = run
         self._sets: dict[str, tuple[tuple[tuple[str, ...], ...], frozenset[str]]] = {}
         self._mu = threading.Lock()
@@ -132,8 +135,11 @@ class Rights:
         return self._policy.allow_overwrite or self.is_own(version)
 
     def is_own(self, version: Version) -> bool:
-        """Whether the server still holds exactly what this user put there."""
-        return self._receipts.holds(
+        """Whether the server still holds exactly what this user put there.
+
+        What has just arrived is in the spool until its receipt is written: in this order.
+        """
+        return self._spool.holds(version) or self._receipts.holds(
             version.resource_id, version.path, version.digest, version.size, version.modified
         )
 

@@ -12,7 +12,7 @@ from xnatfs.model.entities import Item, Kind
 from xnatfs.model.levels import EXPERIMENT, PROJECT, SCAN, SUBJECT
 from xnatfs.rest import addresses, survey
 from xnatfs.tree import places
-from xnatfs.tree.namespace import Node
+from xnatfs.tree.node import Node
 from xnatfs.waiting import Waiter
 
 

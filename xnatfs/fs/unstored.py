@@ -7,7 +7,7 @@ from xnatfs.fs.appearance import Mark, extended
 from xnatfs.fs.parts import Parts
 from xnatfs.fs.states import Reading
 from xnatfs.fs.values import Kind
-from xnatfs.tree.namespace import Node
+from xnatfs.tree.node import Node
 from xnatfs.waiting import Waiter
 
 

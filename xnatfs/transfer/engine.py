@@ -8,7 +8,16 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import wait
 from typing import Generic, TypeVar
 
-from xnatfs.errors import Interrupted, ServerFault, XnatfsError
+from xnatfs.errors import (
+    DiskFault,
+    Interrupted,
+    LoginRefused,
+    NotXnat,
+    ServerFault,
+    SpaceProblem,
+    TimedOut,
+    XnatfsError,
+)
 from xnatfs.transfer.tally import Tally
 from xnatfs.waiting import POLL_S, Workers
 
@@ -18,6 +27,12 @@ T = TypeVar("T")
 # stream, a large file in parallel ranges, so a few groups fill a line.
 GROUPS = 3
 
+# What the next file would meet as well: a full disk, a login that ended.
+_FOR_ALL = (DiskFault, LoginRefused, NotXnat, SpaceProblem)
+
+# So many files in a row that the server did not give: it is gone, and each took its time to fail.
+_IN_A_ROW = 2 * GROUPS
+
 
 class Engine(Generic[T]):
     """Works off groups of files on threads of its own.
@@ -26,13 +41,16 @@ class Engine(Generic[T]):
         tally: of the transfer.
         shown: called a few times a second while it runs.
 
-    Threading: ``stop`` is read and set by all; the rest belongs to ``run``.
+    Threading: ``stop`` is read and set by all; ``_mu`` guards how many failed in a row; the rest
+    belongs to ``run``.
     """
 
     def __init__(self, tally: Tally, shown: Callable[[], None]) -> None:
         self._tally = tally
         self._shown = shown
         self.stop = threading.Event()
+        self._mu = threading.Lock()
+        self._in_a_row = 0
 
     def run(
         self,
@@ -41,6 +59,8 @@ class Engine(Generic[T]):
         path_of: Callable[[T], str],
     ) -> None:
         """Do ``work`` for every file of every group; what fails is counted, and the rest goes on.
+
+        It ends early when what failed would fail for every file.
 
         Raises: KeyboardInterrupt, after the threads have put their work down.
         """
@@ -80,6 +100,20 @@ class Engine(Generic[T]):
                 except Interrupted:
                     return
                 except XnatfsError as error:
-                    self._tally.failed(path_of(file), error)
+                    self._failed(path_of(file), error)
                 except Exception as error:  # noqa: BLE001 -- a fault of ours is one file's, too
-                    self._tally.failed(path_of(file), ServerFault(f"unexpected {error!r}"))
+                    self._failed(path_of(file), ServerFault(f"unexpected {error!r}"))
+                else:
+                    with self._mu:
+                        self._in_a_row = 0
+
+    def _failed(self, path: str, error: XnatfsError) -> None:
+        with self._mu:
+            if self.stop.is_set():
+                # The others at work meet the same; it was told once.
+                return
+            self._tally.failed(path, error)
+            silent = error.temporary or isinstance(error, TimedOut)
+            self._in_a_row = self._in_a_row + 1 if silent else 0
+            if isinstance(error, _FOR_ALL) or self._in_a_row >= _IN_A_ROW:
+                self.stop.set()

@@ -6,12 +6,13 @@ a file appears under its name when all of it is there.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import secrets
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from itertools import groupby
 from pathlib import Path
@@ -25,6 +26,9 @@ from xnatfs.transfer.engine import Engine
 from xnatfs.transfer.tally import Tally
 from xnatfs.upload.disk import local_disk
 from xnatfs.waiting import Waiter
+
+# In the names of files that are not complete.
+_PART = ".xnatfs-part-"
 
 
 class Get:
@@ -60,6 +64,8 @@ class Get:
         """
         targets = list(self._targets(list(paths), folder, flat=flat))
         _refuse_clashes(targets)
+        for place in {place.parent for _, place in targets}:
+            _remove_leftovers(place)
         groups = groupby(targets, key=lambda target: target[0].resource)
         self._engine.run(
             [list(group) for _, group in groups], self._bring, lambda target: target[0].path
@@ -205,13 +211,28 @@ def _beside(place: Path) -> Iterator[BinaryIO]:
     """
     if place.is_dir():
         raise AlreadyExists(f"{place} is a folder")
-    part = place.with_name(f".{place.name[:200]}.part-{secrets.token_hex(4)}")
+    part = place.with_name(f".{place.name[:200]}{_PART}{secrets.token_hex(4)}")
     with local_disk(str(place)):
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
             with part.open("xb") as file:
+                # The sign of life for ``_remove_leftovers``.
+                with suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 yield file
-            part.replace(place)
+                file.flush()
+                part.replace(place)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what a killed ``get`` left: a converter would take it for a slice.
+
+    Where there are no locks nobody can tell it from the work of another ``get``, and it stays.
+    """
+    for part in folder.glob(f".*{_PART}*"):
+        with suppress(OSError), part.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 
 from xnatfs.config import Settings
-from xnatfs.errors import NoSpace
+from xnatfs.errors import NoSpace, NotFound
 from xnatfs.fs.below import Below
 from xnatfs.fs.filesystem import FileSystem
 from xnatfs.transfer.engine import Engine
@@ -36,6 +36,7 @@ class Prefetch:
         self._fs = fs
         self._settings = settings
         self._tally = tally
+        self._shown = shown
         self._engine: Engine[Below] = Engine(tally, shown)
         # Paths that may be in the store already; later a stream may be ahead of us.
         self._before: set[str] = set()
@@ -48,11 +49,19 @@ class Prefetch:
             resources: labels of the resources whose files are wanted (with ``*`` and ``?``);
                 empty: of all. Listed is everything.
 
-        Raises: NotFound; NoSpace: the store's bound is too small; what a listing raises;
-            KeyboardInterrupt.
+        Raises: NotFound: a path, or any file of such resources; NoSpace: the store's bound is
+            too small; what a listing raises; KeyboardInterrupt.
         """
         self._fs.depth.prepare(self._waiter())
-        groups = [list(group) for group in self._groups(paths, resources)]
+        listed = [list(group) for group in self._groups(paths)]
+        groups = [group for group in listed if _wanted(group[0], resources)]
+        if listed and not groups:
+            labels = ", ".join(sorted({group[0].label for group in listed}))
+            raise NotFound(f"no files of resource {', '.join(resources)} there; it has {labels}")
+        for file in chain.from_iterable(groups):
+            self._tally.expect(file.row.size or 0)
+            if self._fs.depth.may_be_here(file):
+                self._before.add(file.path)
         usable = int(self._settings.store.size * _USABLE)
         if self._tally.bytes > usable:
             raise NoSpace(
@@ -65,18 +74,15 @@ class Prefetch:
             if any(not file.row.digest or file.row.size is None for file in group):
                 self._fs.depth.keep(group[0], self._waiter())
 
-    def _groups(self, paths: Iterable[str], resources: Sequence[str]) -> Iterator[list[Below]]:
+    def _groups(self, paths: Iterable[str]) -> Iterator[list[Below]]:
         seen: set[str] = set()
         for path in paths:
             files = self._fs.depth.files(path, self._waiter())
             for _resource, below in groupby(files, key=lambda file: file.resource):
                 group = [file for file in below if file.path not in seen]
                 seen |= {file.path for file in group}
-                if group and _wanted(group[0], resources):
-                    for file in group:
-                        self._tally.expect(file.row.size or 0)
-                        if self._fs.depth.may_be_here(file):
-                            self._before.add(file.path)
+                self._shown()
+                if group:
                     yield group
 
     def _bring(self, file: Below) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xnatfs.config import MIB, Settings
@@ -23,7 +23,7 @@ _BELOW = "/files"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One local file, and the path that it gets in the archive."""
+    """One local file, and the path that it gets: below the folder it goes to, then whole."""
 
     local: Path
     path: str
@@ -52,25 +52,35 @@ class Put:
         self._shown = shown
         self._engine: Engine[Source] = Engine(tally, shown)
 
-    def run(self, sources: Sequence[Source], folder: str) -> None:
+    def run(self, sources: Sequence[Source], folder: str) -> str:
         """Send files; one that is there with the same content is left alone.
 
         Args:
             sources: from ``local_files``.
             folder: as ``target_folder`` has it; its resource is made if need be.
 
+        Returns: the folder by its names.
+
         Raises: NotFound, NotPermitted, BadName; what an upload raises; KeyboardInterrupt. What
             could not be sent is in the tally, and in the spool.
         """
-        for source in sources:
+        folder = self._by_names(folder)
+        placed = [replace(source, path=f"{folder}/{source.path}") for source in sources]
+        for source in placed:
             self._tally.expect(source.size)
-        self._make_folders(folder, sources)
-        self._engine.run([sources], self._send, lambda source: str(source.local))
+        self._make_folders(folder, placed)
+        self._engine.run([placed], self._send, lambda source: str(source.local))
         # As long as bytes move, however many there are.
         self._drain()
+        return folder
+
+    def _by_names(self, folder: str) -> str:
+        """What has the resource may be meant by its id, or by links; the rest need not be there."""
+        owner = _resource(folder).rpartition("/resources/")[0]
+        return self._fs.search.resolve(owner, self._waiter()) + folder.removeprefix(owner)
 
     def _make_folders(self, folder: str, sources: Sequence[Source]) -> None:
-        resource, _, _ = (folder + "/").partition(_BELOW + "/")
+        resource = _resource(folder)
         wanted = [resource]
         for path in sorted({os.path.dirname(source.path) for source in sources}):
             parts = path.removeprefix(f"{resource}{_BELOW}").strip("/").split("/")
@@ -138,6 +148,11 @@ class Put:
         return Waiter(idle_s=idle_s, interrupted=self._engine.stop.is_set)
 
 
+def _resource(folder: str) -> str:
+    """The resource of a folder as ``target_folder`` has it."""
+    return (folder + "/").partition(_BELOW + "/")[0]
+
+
 def target_folder(path: str) -> str:
     """The folder below ``files`` that a PATH means, by its names alone.
 
@@ -145,7 +160,7 @@ def target_folder(path: str) -> str:
     """
     path = path.rstrip("/")
     parts = path.split("/")
-    for at in range(len(parts) - 1, 0, -1):
+    for at in range(1, len(parts)):
         if parts[at - 1] == "resources":
             if len(parts) == at + 1:
                 return path + _BELOW
@@ -156,17 +171,15 @@ def target_folder(path: str) -> str:
 
 def local_files(
     given: Iterable[Path],
-    folder: str,
     *,
     recursive: bool,
     include: Sequence[str] = (),
     follow_links: bool = False,
 ) -> list[Source]:
-    """What is to be sent, and where to.
+    """What is to be sent, and where to below the folder that is meant.
 
     Args:
         given: files, and with ``recursive`` folders, whose own names come along as with ``cp -r``.
-        folder: of the archive.
         recursive: take folders.
         include: names of the files wanted in folders (with ``*`` and ``?``); empty: all.
         follow_links: send what links lead to; else they are an error.
@@ -184,9 +197,9 @@ def local_files(
             base = path.resolve() if path.name in ("", ".", "..") else path
             for local in _walk(path, include, follow_links=follow_links):
                 inner = local.relative_to(path)
-                found.append(_source(local, f"{folder}/{base.name}/{inner}"))
+                found.append(_source(local, f"{base.name}/{inner}"))
         else:
-            found.append(_source(path, f"{folder}/{path.name}"))
+            found.append(_source(path, path.name))
     if not found:
         raise UsageError("nothing to send")
     return found

@@ -58,6 +58,11 @@ class Tally:
         with self._mu:
             self.failures.append(Failure(path, error))
 
+    @property
+    def untried(self) -> int:
+        """Files that neither arrived nor failed, at the end: it ended before them."""
+        return self.files - self.done_files - len(self.failures)
+
     def summary(self) -> dict[str, Any]:
         """For ``--json``."""
         return {

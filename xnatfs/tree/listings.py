@@ -14,29 +14,20 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar, cast
-
-from cachetools import LRUCache, TTLCache
+from typing import Any, cast
 
 from xnatfs.config import Limits
 from xnatfs.errors import BadReply
 from xnatfs.model.entities import Item, RemoteFile
 from xnatfs.model.levels import BY_COLLECTION, PROJECT, RESOURCE, Level
 from xnatfs.rest.archive import Archive
-from xnatfs.tree.catalog import Catalog, file_count
+from xnatfs.tree.catalog import file_count
+from xnatfs.tree.held import Cached, FileListing, Held, Listing, Row
 from xnatfs.tree.sharing import Key, Sharing, Told
 from xnatfs.tree.sheets import FILES, RIGHTS, SESSION
 from xnatfs.waiting import Waiter, Workers
 
 log = logging.getLogger(__name__)
-
-Row = TypeVar("Row")
-
-# Rows that all cached listings may hold together; a row costs about 0.6 KB.
-MOST_ROWS = 400_000
-
-# Resources of which is remembered what no listing tells.
-MOST_LEARNED = 4096
 
 # A session with at most this many files is listed whole in one request (R§1.3). The server reads
 # every catalog of the session for it, so beyond that each resource is asked on its own.
@@ -48,44 +39,11 @@ _RIGHTS_ON = ("projects", "sessions")
 
 
 @dataclass(frozen=True, slots=True)
-class Listing(Generic[Row]):
-    """One listing as it was received."""
-
-    rows: tuple[Row, ...]
-    # time.monotonic() just before it was asked for.
-    asked: float
-
-
-@dataclass(frozen=True, slots=True)
-class FileListing:
-    """The files of one resource, kept up to date with our own changes."""
-
-    catalog: Catalog
-    asked: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Own:
-    """A change of our own to a listing of files: the row, or None for a removed one."""
-
-    at: float
-    row: RemoteFile | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Asking:
     """A request on its way, and when it was made."""
 
     future: Future[Any]
     since: float
-
-
-Cached = Listing[Any] | FileListing
-
-
-def _weight(listing: Cached) -> int:
-    rows = listing.catalog if isinstance(listing, FileListing) else listing.rows
-    return min(len(rows) + 1, MOST_ROWS)
 
 
 class Listings:
@@ -97,8 +55,8 @@ class Listings:
         limits: ages and patience.
         sharing: with the other processes of the account.
 
-    Threading: ``_mu`` guards ``_cache``, ``_asking`` and ``_own``; nothing is asked and no disk
-    is touched under it.
+    Threading: ``_mu`` guards ``_asking``, and is taken before that of ``Held``; nothing is asked
+    and no disk is touched under it.
     """
 
     def __init__(
@@ -109,15 +67,14 @@ class Listings:
         self._limits = limits
         self._sharing = sharing
         self._ttl = math.inf if sharing.offline else max(limits.metadata_ttl_s / 2, 0.001)
+        self._held = Held(self._ttl, 2 * limits.io_timeout_s)
         self._mu = threading.Lock()
-        self._cache: TTLCache[Key, Cached]
-        self._cache = TTLCache(MOST_ROWS, self._ttl, timer=time.monotonic, getsizeof=_weight)
         self._asking: dict[Key, _Asking] = {}
-        self._own: dict[str, dict[str, _Own]] = {}
-        # What no listing tells, by resource and path.
-        self._learned: LRUCache[str, dict[str, RemoteFile]] = LRUCache(MOST_LEARNED)
-        # Grows with every listing that comes or is forgotten; read without the lock.
-        self.changes = 0
+
+    @property
+    def changes(self) -> int:
+        """Grows with every listing that comes or is forgotten."""
+        return self._held.changes
 
     # -- what can be asked
 
@@ -244,8 +201,7 @@ class Listings:
 
     def put_files(self, resource: Item, rows: Sequence[RemoteFile], asked: float) -> None:
         """A fresh listing of a resource, asked for because we changed something there."""
-        with self._mu:
-            self._store(Key(FILES, resource.address), FileListing(Catalog(rows), asked))
+        self._held.take(Key(FILES, resource.address), Told(rows, asked))
         self._sharing.void(resource.address)
 
     def own_file(self, resource: Item, path: str, row: RemoteFile | None) -> None:
@@ -254,44 +210,23 @@ class Listings:
         A listing that was asked for before the change is corrected when it arrives, and what
         other processes find on disk is outdated.
         """
-        now = time.monotonic()
-        with self._mu:
-            oldest = now - 2 * self._limits.io_timeout_s
-            own = self._own.setdefault(resource.address, {})
-            own.pop(path, None)
-            own[path] = _Own(now, row)
-            # In the order of the changes: the oldest stand in front.
-            while (first := next(iter(own))) != path and own[first].at < oldest:
-                del own[first]
-            listing = self._cache.get(Key(FILES, resource.address))
-            if isinstance(listing, FileListing):
-                listing.catalog.change(path, row)
+        self._held.own_file(resource.address, path, row)
         self._sharing.void(resource.address)
 
     def learned(self, resource: Item, row: RemoteFile) -> None:
         """The server was asked about one file: what the listing did not tell of it."""
-        with self._mu:
-            self._learned.setdefault(resource.address, {})[row.path] = row
-            listing = self._cache.get(Key(FILES, resource.address))
-            if isinstance(listing, FileListing) and listing.catalog.get(row.path) is not None:
-                listing.catalog.change(row.path, row)
+        self._held.learned(resource.address, row)
 
     def keep(self, resource: Item, waiter: Waiter) -> None:
         """Write down what is known of a resource's files, with what was learned of each."""
         listing = self.files(resource, None, waiter)
-        with self._mu:
-            learned = dict(self._learned.get(resource.address, {}))
-        rows = [_completed(row, learned.get(row.path)) for row in listing.catalog.rows()]
+        rows = self._held.completed(resource.address, listing.catalog.rows())
         self._sharing.keep(Key(FILES, resource.address), Told(rows, listing.asked))
 
     def forget(self, item: Item | None) -> None:
         """Forget what lies at or below ``item`` (None: everything)."""
         address = item.address if item is not None else ""
-        with self._mu:
-            self.changes += 1
-            for key in list(self._cache):
-                if key.address == address or key.address.startswith(address + "/"):
-                    self._cache.pop(key, None)
+        self._held.forget(address)
         self._sharing.void(address)
 
     # -- the mechanism
@@ -337,7 +272,7 @@ class Listings:
         if self._sharing.offline:
             not_before = 0.0
         with self._mu:
-            cached = self._cached(key)
+            cached = self._held.get(key)
             if cached is not None and cached.asked >= not_before:
                 return cached
             asking = self._asking.get(key)
@@ -352,15 +287,7 @@ class Listings:
         return self._holds(key) or (self._sharing.offline and self._sharing.has(key))
 
     def _holds(self, key: Key) -> bool:
-        with self._mu:
-            return self._cached(key) is not None
-
-    def _cached(self, key: Key) -> Cached | None:
-        """What is cached and young enough: a change of our own makes no listing younger."""
-        listing = self._cache.get(key)
-        if listing is None or time.monotonic() - listing.asked >= self._ttl:
-            return None
-        return listing
+        return self._held.get(key) is not None
 
     def _ask(
         self,
@@ -376,40 +303,10 @@ class Listings:
             patient = Waiter(idle_s=self._limits.io_timeout_s)
             oldest = max(not_before, since - self._ttl)
             told = self._sharing.fetch(key, ask, oldest, what, patient)
-            with self._mu:
-                return self._take(key, told)
+            return self._held.take(key, told)
         finally:
             with self._mu:
                 # A younger request may have taken the place, and may even be over.
                 asking = self._asking.get(key)
                 if asking is not None and asking.since == since:
                     del self._asking[key]
-
-    def _take(self, key: Key, told: Told) -> Cached:
-        """Cache what was told; called with ``_mu``."""
-        if key.kind == FILES:
-            return self._store(key, FileListing(Catalog(told.rows), told.asked))
-        if key.kind != SESSION:
-            return self._store(key, Listing(tuple(told.rows), told.asked))
-        for address, rows in told.rows.items():
-            self._store(Key(FILES, address), FileListing(Catalog(rows), told.asked))
-        return self._store(key, Listing((), told.asked))
-
-    def _store(self, key: Key, listing: Cached) -> Cached:
-        newer = self._cache.get(key)
-        if newer is not None and newer.asked > listing.asked:
-            return newer
-        if isinstance(listing, FileListing):
-            for path, change in self._own.get(key.address, {}).items():
-                if change.at >= listing.asked:
-                    listing.catalog.change(path, change.row)
-        self._cache[key] = listing
-        self.changes += 1
-        return listing
-
-
-def _completed(row: RemoteFile, learned: RemoteFile | None) -> RemoteFile:
-    """A row with what was learned of that file, if it is still the same."""
-    if learned is None or row.digest != learned.digest or row.size not in (None, learned.size):
-        return row
-    return learned

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 from cachetools import LRUCache
 
 from xnatfs.config import Limits
-from xnatfs.errors import IsAFolder, NotAFolder, NotALink, NotFound
-from xnatfs.model.entities import Item, Kind, LocalFile, RemoteFile
-from xnatfs.model.levels import ARCHIVE, BY_COLLECTION, EXPERIMENT, RESOURCE, Level
-from xnatfs.model.paths import decode_name, encode_name, join, unique_names
-from xnatfs.tree.catalog import Catalog, Folder
+from xnatfs.errors import NotAFolder, NotALink, NotFound
+from xnatfs.model.entities import Item, Kind, RemoteFile
+from xnatfs.model.levels import BY_COLLECTION, EXPERIMENT, RESOURCE, Level
+from xnatfs.model.paths import encode_name, unique_names
+from xnatfs.tree.catalog import Folder
+from xnatfs.tree.contents import Content, Contents
 from xnatfs.tree.foresight import Foresight
-from xnatfs.tree.listings import FileListing, Listing, Listings
+from xnatfs.tree.held import Listing
+from xnatfs.tree.listings import Listings
+from xnatfs.tree.node import Node
 from xnatfs.tree.overlay import Overlay
 from xnatfs.waiting import Waiter
 
@@ -31,54 +34,10 @@ INPUT_MARK = "~in"
 # A folder that was looked up is looked up again after this long, whatever changed. Seconds.
 _FRESH_S = 1.0
 
-_ROOT = Item(ARCHIVE, "", "", "", {})
-
-
 # What is made from a listing and remembered with it.
-Names = Mapping[str, Item] | Mapping[str, str]
+Names = Mapping[str, Item] | Mapping[str, str] | Mapping[str, list[Item]]
 
-Found = str | Item | Folder | RemoteFile | LocalFile
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """What one path means."""
-
-    kind: Kind
-    # Path in the archive, by file names.
-    path: str
-    # The objects on the way: project, subject, … down to the one this node is or lies in.
-    chain: tuple[Item, ...] = ()
-    # Set when the node is a collection's folder ("scans" of the last object) or lies in "files".
-    collection: str = ""
-    # Below "files": the path as the server has it; "" for "files" itself.
-    inner: str = ""
-    # The file as the server's listing has it; None for one that exists only here.
-    file: RemoteFile | None = None
-
-    @property
-    def item(self) -> Item:
-        """The innermost object."""
-        return self.chain[-1] if self.chain else _ROOT
-
-    @property
-    def name(self) -> str:
-        """The last part of the path."""
-        return self.path.rpartition("/")[2]
-
-    def above(self, level: Level) -> Item | None:
-        """The object of ``level`` that this node is or lies in."""
-        return next((item for item in self.chain if item.level is level), None)
-
-    @property
-    def resource(self) -> Item | None:
-        """The resource that this node is or lies in."""
-        return self.item if self.item.level is RESOURCE else None
-
-    @property
-    def in_files(self) -> bool:
-        """Whether this is a resource's ``files`` folder or something below it."""
-        return self.collection == "files"
+Found = str | Item | Content
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +69,7 @@ class Namespace:
         self._folders: LRUCache[str, _Known] = LRUCache(256)
         self._fresh_s = min(_FRESH_S, limits.metadata_ttl_s / 2)
         self._foresight = Foresight(listings)
+        self._contents = Contents(listings, overlay)
 
     # -- questions
 
@@ -257,12 +217,7 @@ class Namespace:
 
     def files_below(self, node: Node, waiter: Waiter, not_before: float) -> list[RemoteFile]:
         """The server's files at or below a folder inside ``files``."""
-        resource = node.resource
-        if resource is None:
-            raise IsAFolder(f"{node.path} is no folder of files")
-        rows = self._files(node, waiter, not_before).catalog.rows()
-        prefix = node.inner + "/" if node.inner else ""
-        return [row for row in rows if row.path.startswith(prefix)]
+        return self._contents.below(node, waiter, not_before)
 
     # -- from listings to names
 
@@ -283,7 +238,7 @@ class Namespace:
         if not node.collection:
             return name if name in node.item.level.holds else None
         if node.in_files:
-            return self._find_file(node, name, waiter, not_before)
+            return self._contents.find(node, name, waiter, not_before)
         found = self._objects(node, waiter, not_before).get(name)
         if found is None:
             found = self._other_name(node, name, waiter)
@@ -293,7 +248,7 @@ class Namespace:
         if not node.collection:
             return {name: name for name in node.item.level.holds}
         if node.in_files:
-            return self._file_entries(node, waiter, not_before)
+            return self._contents.entries(node, waiter, not_before)
         return self._objects(node, waiter, not_before)
 
     def _listing(self, node: Node, waiter: Waiter, not_before: float) -> Listing[Item]:
@@ -325,7 +280,7 @@ class Namespace:
 
     def _named(self, node: Node, rows: tuple[Item, ...]) -> dict[str, Item]:
         level = BY_COLLECTION[node.collection]
-        mine = [item for item in rows if self._belongs(item, node, level)]
+        mine = self._mine(node, level, rows)
         if not node.chain and level.listed_at:  # all experiments: by accession
             return unique_names((item.id, item.id, item) for item in mine)
         return self.named(mine)
@@ -334,14 +289,26 @@ class Namespace:
         """The names of objects that one folder shows; all of them, for clashes are told apart."""
         return unique_names((item.id, self._shown(item), item) for item in items)
 
-    def _belongs(self, item: Item, node: Node, level: Level) -> bool:
-        """Whether a row of a listing that covers many parents is this parent's."""
+    def _mine(self, node: Node, level: Level, rows: tuple[Item, ...]) -> Sequence[Item]:
+        """The rows that are this parent's, of a listing that may cover many parents."""
+        column = level.parent_column
         if level is RESOURCE:
-            parent = item.address.rpartition("/resources/")[0]
-            return parent == node.item.address
-        if level.parent_column and node.item.level.name != level.listed_at and node.chain:
-            return item.cells.get(level.parent_column) == node.item.id
-        return True
+            at, mine = self._resources_at(node), node.item.address
+        elif column and node.chain and node.item.level.name != level.listed_at:
+            at, mine = node.chain[0], node.item.id
+        else:
+            return rows
+        # Sorted once for all parents: a project has thousands.
+        key = (at.address, level.name, "by parent")
+        sorted_ = self._remembered(key, rows)
+        if sorted_ is None:
+            groups: dict[str, list[Item]] = {}
+            for item in rows:
+                parent = item.cells.get(column, "") if column else _owner(item)
+                groups.setdefault(parent, []).append(item)
+            sorted_ = groups
+            self._remember(key, rows, sorted_)
+        return cast("Mapping[str, Sequence[Item]]", sorted_).get(mine, ())
 
     def _shown(self, item: Item) -> str:
         return long_name(item) if self._long and item.level.long_name else item.label
@@ -364,44 +331,6 @@ class Namespace:
                 return unique_names(wanted).get(name)
         return None
 
-    # -- below "files"
-
-    def _files(self, node: Node, waiter: Waiter, not_before: float) -> FileListing:
-        resource = node.item
-        if self._overlay.has_resource(resource):
-            return FileListing(Catalog(()), time.monotonic())
-        return self._listings.files(resource, node.above(EXPERIMENT), waiter, not_before)
-
-    def _find_file(self, node: Node, name: str, waiter: Waiter, not_before: float) -> Found | None:
-        catalog = self._files(node, waiter, not_before).catalog
-        found: Found | None = catalog.entry(node.inner, name)
-        if isinstance(found, RemoteFile) and self._overlay.is_hidden(node.item, found.path):
-            found = None
-        if found is None:
-            path = join(node.inner, decode_name(name))
-            if self._overlay.has_file(node.item, path):
-                found = LocalFile(path)
-            elif self._overlay.has_folder(node.item, path):
-                found = Folder(path)
-        return found
-
-    def _file_entries(self, node: Node, waiter: Waiter, not_before: float) -> dict[str, Found]:
-        shown = self._files(node, waiter, not_before).catalog.entries(node.inner)
-        # The root of a resource is there without files too; another folder may be local only.
-        if shown is None and not self._overlay.has_folder(node.item, node.inner):
-            raise NotFound(f"{node.path} is gone")
-        entries: dict[str, Found] = {
-            name: found
-            for name, found in (shown or {}).items()
-            if isinstance(found, Folder) or not self._overlay.is_hidden(node.item, found.path)
-        }
-        local = self._overlay.names_in(node.item, node.inner)
-        for path in local.folders:
-            entries.setdefault(encode_name(path.rpartition("/")[2]), Folder(path))
-        for path in local.files:
-            entries.setdefault(encode_name(path.rpartition("/")[2]), LocalFile(path))
-        return entries
-
     # -- the memo
 
     def _remembered(self, key: object, rows: object) -> Names | None:
@@ -412,6 +341,11 @@ class Namespace:
     def _remember(self, key: object, rows: object, names: Names) -> None:
         with self._mu:
             self._memo[key] = (rows, names)
+
+
+def _owner(resource: Item) -> str:
+    """The address of the object that a resource belongs to."""
+    return resource.address.rpartition("/resources/")[0]
 
 
 def long_name(item: Item) -> str:

@@ -17,7 +17,8 @@ from xnatfs.model.levels import EXPERIMENT, PROJECT, SUBJECT
 from xnatfs.model.paths import decode_name, encode_name
 from xnatfs.rest.addresses import object_address
 from xnatfs.tree.listings import Listings
-from xnatfs.tree.namespace import Namespace, Node
+from xnatfs.tree.namespace import Namespace
+from xnatfs.tree.node import Node
 from xnatfs.waiting import Waiter
 
 # A link leads to its session's one place, which is none; anything longer is a mistake of ours.

@@ -13,8 +13,8 @@ from xnatfs.model.levels import BY_NAME
 
 # The files of one resource; the files of all resources of a session, by resource.
 FILES, SESSION = "files", "session"
-# What kinds of plain texts begin with: the user's rights; sessions that were listed together.
-RIGHTS, SEVERAL = "rights-", "several-"
+# What kinds of plain texts begin with: the user's rights.
+RIGHTS = "rights-"
 
 # What a damaged record raises.
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)
@@ -31,7 +31,7 @@ class Sheet:
 
 def of(kind: str) -> Sheet:
     """How a kind is written: objects of the hierarchy, unless it is one of those above."""
-    if kind.startswith((RIGHTS, SEVERAL)):
+    if kind.startswith(RIGHTS):
         return _WORDS
     return {FILES: _FILES, SESSION: _SESSION}.get(kind, _ITEMS)
 

@@ -180,6 +180,16 @@ class Spool:
         with self._mu:
             return sorted(self._uploads.values(), key=lambda upload: upload.record.created)
 
+    def holds(self, version: Version) -> bool:
+        """Whether these bytes wait here to get that very name."""
+        key = version.resource_id, version.path, version.size, version.digest
+        with self._mu:
+            records = [upload.record for upload in self._uploads.values()]
+        return any(
+            key == (record.target.resource_id, record.target.path, record.size, record.md5)
+            for record in records
+        )
+
     def reserve(self, size: int) -> None:
         """Count ``size`` more bytes, before they are written.
 
