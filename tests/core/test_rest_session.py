@@ -506,15 +506,25 @@ def test_not_an_xnat(tmp_path: Path) -> None:
         session_at(url, tmp_path).open(wait())
 
 
-def test_a_redirection_is_named_and_not_followed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("to", "said"),
+    [
+        ("https://new.example.edu/data/auth", "; use that address"),
+        ("https://idp.example.edu/idp/profile/SAML2/Redirect/SSO", "xnatfs login --token"),
+    ],
+)
+def test_a_redirection_is_named_and_not_followed(tmp_path: Path, to: str, said: str) -> None:
     def page(handler: http.server.BaseHTTPRequestHandler) -> None:
-        handler.send_response(301)
-        handler.send_header("Location", "https://new.example.edu/data/auth")
+        handler.send_response(302)
+        handler.send_header("Location", f"{to}?state=secret")
         handler.send_header("Content-Length", "0")
         handler.end_headers()
 
-    with answering(page) as url, pytest.raises(NotXnat, match=r"https://new\.example\.edu"):
+    with answering(page) as url, pytest.raises(NotXnat) as caught:
         session_at(url, tmp_path).open(wait())
+    assert to in str(caught.value)
+    assert said in str(caught.value)
+    assert "state" not in str(caught.value)
 
 
 def test_something_that_is_not_http(tmp_path: Path) -> None:

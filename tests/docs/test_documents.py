@@ -7,19 +7,15 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from textwrap import indent
 
 import pytest
 
-from tests.core.driver import Rest
 from tests.docs.documents import PIP, Session, blocks, unaccounted
 from tests.mount.desk import BIN
 from xnatfs.demo.server import DemoServer
 from xnatfs.fuse import mounts
 
 TOP = Path(__file__).resolve().parents[2]
-FILES = "/experiments/XNAT_E00001/scans/4/resources/PYTHON"
-PYTHON = TOP / "docs/PYTHON.md"  # has a test of its own
 DOCUMENTS = sorted(
     path
     for path in [*TOP.glob("*.md"), *TOP.glob("docs/**/*.md"), *TOP.glob("docker/*.md")]
@@ -87,31 +83,11 @@ def test_what_is_typed_does_what_is_said(document: Path, reader: Session) -> Non
 
 @pytest.mark.long
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("document", sorted({*having("long")} - {PYTHON}), ids=name)
+@pytest.mark.parametrize("document", having("long"), ids=name)
 def test_with_what_takes_long(document: Path, reader: Session) -> None:
     subprocess.run([BIN / "python3", "-m", "venv", reader.home / ".venvs/xnatfs"], check=True)
     reader.timeout = 300
     assert reader.follow(document, {"", "long"}) == ""
-
-
-@pytest.mark.long
-@pytest.mark.timeout(400)
-def test_from_nothing_to_a_dask_computation(
-    reader: Session, server: DemoServer, tmp_path: Path
-) -> None:
-    """PYTHON.md with its blocks of Python as one script; Dask starts processes, which load it."""
-    text = PYTHON.read_text()
-    program = "\n".join(block.text for block in blocks(text) if block.language == "python")
-    document = tmp_path / "PYTHON.md"
-    script = f'if __name__ == "__main__":\n{indent(program, "    ")}\n'
-    document.write_text(
-        f"{text}\n```python file=~/script.py\n{script}```\n"
-        "```sh run=long\npython ~/script.py\n```\n"
-    )
-    reader.timeout = 300
-    assert reader.follow(document, {"long"}) == ""
-    made = ["means-0.txt", "means-1.txt", "qc/ok.csv", "slice.nii"]
-    assert sorted(Rest(server).files(FILES)) == made
 
 
 # Changes to the machine last as long as the namespace. $1: a folder, $2: where xnatfs is.

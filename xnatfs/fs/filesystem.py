@@ -286,7 +286,7 @@ class FileSystem:
                 error = ServerFault(
                     f"it is in the catalog, but the server has no bytes of it: {error}"
                 )
-            self._parts.read_failed(file.label, error)
+            self._parts.tally.read_failed(file.label, error)
             raise error from None
 
     def write(self, handle: int, data: bytes, offset: int, waiter: Waiter) -> int:
@@ -351,7 +351,7 @@ class FileSystem:
 
     def read_failures(self) -> list[ReadFailure]:
         """The files that could not be read."""
-        return self._parts.read_failures()
+        return self._parts.tally.read_failures()
 
     def pending(self) -> list[dict[str, Any]]:
         """What has not reached the server, a row for each upload."""

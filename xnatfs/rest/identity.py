@@ -354,8 +354,8 @@ class Identity:
             )
         return self._refused(
             f"login of {mine.name!r} (from {mine.source}) refused: "
-            "wrong password, expired alias token, locked account, or all sessions that the "
-            "server allows this user are in use",
+            "wrong password, expired alias token, locked account, a site with single sign-on (use "
+            "`xnatfs login --token`), or all sessions that the server allows this user are in use",
             said,
         )
 

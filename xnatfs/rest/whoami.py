@@ -18,6 +18,12 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _COOKIE = re.compile(r"\s*(?P<name>[A-Za-z0-9_.-]+)=(?P<value>[^;,\s\"]*)")
 _GONE = re.compile(r";\s*Max-Age\s*=\s*0\s*(?:;|$)", re.IGNORECASE)
 
+# Programs do not get through the pages of an institution; tokens do, where the site lets them.
+_SINGLE_SIGN_ON = (
+    "is that its address? If it is a page to log in (single sign-on), make a token in the browser "
+    "and run `xnatfs login --token`"
+)
+
 
 def ask(
     wire: Wire,
@@ -72,7 +78,9 @@ def _not_xnat(wire: Wire, reply: Reply, refusal: Callable[[str], LoginRefused]) 
     if reply.status in REDIRECTS and ("Login" in to or "XDATScreen" in to):
         return refusal("it sends us to a web page: expired password or login page")
     if reply.status in REDIRECTS:
-        seen = f"it sends us on to {to.split('?')[0]!r}; use that address"
+        to = to.split("?")[0]
+        moved = to.endswith("/data/auth")
+        seen = f"it sends us on to {to!r}; " + ("use that address" if moved else _SINGLE_SIGN_ON)
     else:
         seen = f"it answered with status {reply.status}" + (f", {words!r}" if words else "")
         server = reply.header("Server")
