@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.mount.desk import Desk
 from xnatfs.config import (
@@ -25,6 +26,10 @@ from xnatfs.fs.filesystem import FileSystem
 from xnatfs.fuse import readiness
 from xnatfs.rest.login import Credentials
 from xnatfs.waiting import Waiter
+
+# How long an example takes says something of the machine.
+settings.register_profile("xnatfs", deadline=None)
+settings.load_profile("xnatfs")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

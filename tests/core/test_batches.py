@@ -238,6 +238,20 @@ def test_a_file_that_grew_beyond_company_goes_alone(
     assert (archives(server), singles(server)) == (1, 3)
 
 
+def test_a_copy_that_is_gone_harms_no_other(
+    drive: Driver, rest: Rest, tmp_path: Path, expected_warnings: list[str]
+) -> None:
+    """Somebody has cleaned up in the spool."""
+    expected_warnings.append(f"{FILES}/a")
+    (place,) = tmp_path.glob("state/spool/*/*-a/bytes")
+    place.unlink()
+    drain(drive)
+    assert rest.files(HELD) == {name: text for name, text in WANTED.items() if name != "a"}
+    (row,) = drive.fs.pending()
+    assert (row["path"], row["state"]) == (f"{FILES}/a", "failed")
+    assert str(row["error"]).startswith("the local disk failed")
+
+
 def test_writers_wait_while_uploads_make_room(
     connect, server, rest: Rest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,10 +160,8 @@ def test_a_stream_that_breaks_costs_no_byte(
     drive = Driver(connect(limits=Limits(io_timeout_s=4)))
     names = drive.names(DICOM)
     server.faults.add(fault)
-    before = time.monotonic()
     for name in names:
         assert drive.read(f"{DICOM}/{name}") == whole[name]
-    assert time.monotonic() - before < 15
     assert drive.fs.read_failures() == []
 
 

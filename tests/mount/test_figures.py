@@ -180,7 +180,7 @@ def test_a_report_has_no_names(desk: Desk, server: DemoServer) -> None:
     assert re.search(r"mount +live, process \d+", report)
     assert re.search(r"errors +.*EPERM 1", report)
     assert re.search(r"failed reads +1\n", report)
-    assert re.search(r"log +1 x ERROR xnatfs.fs.parts", report)
+    assert re.search(r"log +1 x ERROR xnatfs.fs.tally", report)
     assert "XNAT_PASS" in report  # that it is set, not what it holds
 
 

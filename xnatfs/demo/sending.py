@@ -8,6 +8,7 @@ import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import CancelledError, Executor
 from concurrent.futures import TimeoutError as NotYet
+from contextlib import suppress
 from pathlib import Path
 
 from aiohttp import ClientPayloadError, web
@@ -114,7 +115,8 @@ async def send(
         if request.transport is not None:
             request.transport.close()
         return response
-    await response.write_eof()
+    with suppress(ConnectionError):  # as above
+        await response.write_eof()
     return response
 
 

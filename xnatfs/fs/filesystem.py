@@ -271,7 +271,7 @@ class FileSystem:
         except XnatfsError as error:
             # Where the catalog has no digest, opening asks the server.
             if flags & os.O_ACCMODE == os.O_RDONLY:
-                self._parts.read_failed(node.path, error)
+                self._parts.tally.read_failed(node.path, error)
             raise
         # It was only here, and has arrived at the server meanwhile.
         return self._opening.open(self._node(path, waiter), flags, caller, waiter)
@@ -287,7 +287,7 @@ class FileSystem:
         except NotFound:
             return
         error = ServerFault(f"{path}: {_NO_BYTES}")
-        self._parts.read_failed(path, error)
+        self._parts.tally.read_failed(path, error)
         raise error
 
     def create(self, path: str, flags: int, mode: int, caller: Caller, waiter: Waiter) -> Opened:
@@ -309,7 +309,7 @@ class FileSystem:
                 self._parts.listings.forget(file.resource)
             if isinstance(error, NotFound):
                 error = ServerFault(f"{_NO_BYTES}: {error}")
-            self._parts.read_failed(file.label, error)
+            self._parts.tally.read_failed(file.label, error)
             raise error from None
 
     def write(self, handle: int, data: bytes, offset: int, waiter: Waiter) -> int:
@@ -374,7 +374,7 @@ class FileSystem:
 
     def read_failures(self) -> list[ReadFailure]:
         """The files that could not be read."""
-        return self._parts.read_failures()
+        return self._parts.tally.read_failures()
 
     def pending(self) -> list[dict[str, Any]]:
         """What has not reached the server, a row for each upload."""

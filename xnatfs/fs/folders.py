@@ -6,6 +6,8 @@ Such a folder becomes real with its first file: XNAT knows no empty ones (R§5.1
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import suppress
 
 from xnatfs.errors import AlreadyExists, FolderNotEmpty, NotFound, Protected
 from xnatfs.fs.parts import Parts
@@ -82,12 +84,9 @@ class Folders:
             parts.overlay.add_resource(Item(RESOURCE, address, label, address, {}))
             self._made.add(address)
             return
-        parts.run(
-            lambda worker: parts.archive.create_resource(owner, label, worker),
-            f"the new resource {name}",
-            waiter,
+        made = self._ask_for(
+            lambda worker: parts.archive.create_resource(owner, label, worker), parent, name, waiter
         )
-        made = parts.names.child_now(parent, name, waiter)
         self._made.add(made.item.address)
         parts.rights.made(made.item)
 
@@ -104,12 +103,28 @@ class Folders:
         policy = parts.settings.policy
         type_ = getattr(policy, level.made_as) if level.made_as else ""
         owner, project = parent.item, parent.chain[0]
-        parts.run(
+        self._ask_for(
             lambda worker: parts.archive.create(level, label, owner, project, type_, worker),
-            f"the new {level.name} {name}",
+            parent,
+            name,
             waiter,
         )
-        parts.names.child_now(parent, name, waiter)
+
+    def _ask_for(
+        self, make: Callable[[Waiter], None], parent: Node, name: str, waiter: Waiter
+    ) -> Node:
+        """Have the server make an object; what it lists then.
+
+        Raises: AlreadyExists: somebody else was faster; the next look finds what he made.
+        """
+        parts = self._parts
+        try:
+            parts.run(make, f"{parent.path}/{name}", waiter)
+        except AlreadyExists:
+            with suppress(NotFound):
+                parts.names.child_now(parent, name, waiter)
+            raise
+        return parts.names.child_now(parent, name, waiter)
 
     def _remove_resource(self, node: Node, waiter: Waiter) -> None:
         resource = node.item

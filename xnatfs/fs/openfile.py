@@ -374,13 +374,13 @@ class OpenFile:
             state = self._state
             if not isinstance(state, Reading):
                 upload = state.upload
-                self._ways.readdress(upload, self.resource, path, label, base)
-                if not isinstance(state, Sealed) and state.before is not None:
-                    self._ways.readdress(state.before, self.resource, path, label, base)
+                before = None if isinstance(state, Sealed) else state.before
+                for one in filter(None, (before, upload)):
+                    self._ways.readdress(one, self.resource, path, label, base)
                 if isinstance(state, Failed) and upload.record.md5:
                     # Under another name it may go.
                     upload.reopen()
-                    self._state = Writing(upload)
+                    self._state = Writing(upload, before)
                 self._written = isinstance(self._state, Writing)
             self.base = base
             return True

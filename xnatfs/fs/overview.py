@@ -23,12 +23,12 @@ def status(parts: Parts, mount: str) -> dict[str, Any]:
         "downloads": asdict(parts.downloads.stats()),
         "store": asdict(parts.store.stats()),
         "uploads": {
-            "sent_files": parts.sent_files,
-            "sent_bytes": parts.sent_bytes,
+            "sent_files": parts.tally.sent_files,
+            "sent_bytes": parts.tally.sent_bytes,
             "owed": parts.uploader.owed(),
             "pending": pending(parts),
         },
-        "read_failures": [asdict(failure) for failure in parts.read_failures()],
+        "read_failures": [asdict(failure) for failure in parts.tally.read_failures()],
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -28,7 +27,7 @@ from xnatfs.fs.neighbours import siblings_of
 from xnatfs.fs.openfile import OpenFile
 from xnatfs.fs.rights import Rights
 from xnatfs.fs.states import Reading
-from xnatfs.fs.values import ReadFailure
+from xnatfs.fs.tally import Tally
 from xnatfs.model.entities import Head, Item, RemoteFile
 from xnatfs.model.versions import Version
 from xnatfs.rest.archive import Archive
@@ -71,7 +70,7 @@ def store_key(server: str, account: str) -> str:
 class Parts:
     """The parts of one mount; ``states.Ways`` for its open files.
 
-    Threading: ``_mu`` guards the read failures; every part guards itself.
+    Threading: every part guards itself.
     """
 
     def __init__(self, settings: Settings, session: Session, mount: str) -> None:
@@ -103,10 +102,7 @@ class Parts:
         self.appearance = Appearance(settings.view)
         self.files = Files(limits.metadata_ttl_s / 2)
         self.started = time.time()
-        self.sent_files = 0
-        self.sent_bytes = 0
-        self._mu = threading.Lock()
-        self._failures: dict[str, ReadFailure] = {}
+        self.tally = Tally()
 
     # -- waiting
 
@@ -200,7 +196,7 @@ class Parts:
         self.seal(upload)
         row = self.uploader.send(upload, resource, waiter)
         self.overlay.remove_file(resource, row.path)
-        self._count_sent(upload.size)
+        self.tally.sent(upload.size)
         return row
 
     def post(self, file: OpenFile) -> None:
@@ -213,7 +209,7 @@ class Parts:
         state = file.state
         ends = self.files.decided(file)
         if isinstance(state, Reading):
-            self._count_sent(state.version.size)
+            self.tally.sent(state.version.size)
         if ends or isinstance(state, Reading):
             self.overlay.remove_file(file.resource, file.path)
 
@@ -223,7 +219,7 @@ class Parts:
         row = self.run(lambda worker: self.uploader.look(upload, resource, worker), what, waiter)
         if row is not None:
             self.overlay.remove_file(resource, row.path)
-            self._count_sent(upload.size)
+            self.tally.sent(upload.size)
         return row
 
     def find_room(self, change: Callable[[], T], waiter: Waiter) -> T:
@@ -252,11 +248,6 @@ class Parts:
             log.info("no room in the spool: %s", error)
             return False
         return self.uploader.owed() < owed
-
-    def _count_sent(self, size: int) -> None:
-        with self._mu:
-            self.sent_files += 1
-            self.sent_bytes += size
 
     def submit(self, work: Callable[[], None]) -> Future[None]:
         """Run on a sender."""
@@ -385,22 +376,6 @@ class Parts:
         """The content of a file was just changed here."""
         self.files.changed(file)
         self.appearance.touched(file.resource, file.path, time.time())
-
-    def read_failed(self, path: str, error: XnatfsError) -> None:
-        """A read failed in the end: counted and named, and logged once for each cause.
-
-        A program that reads again, and the kernel's readahead, make many requests of one read.
-        """
-        with self._mu:
-            known = self._failures.get(path)
-            self._failures[path] = ReadFailure(path, str(error), time.time())
-        if known is None or known.reason != str(error):
-            log.error("cannot read %s: %s", path, error)
-
-    def read_failures(self) -> list[ReadFailure]:
-        """The files that could not be read, in the order of the first failures."""
-        with self._mu:
-            return list(self._failures.values())
 
     def _gone(self, row: RemoteFile) -> None:
         """A listing does not show a file any more that it showed before."""

@@ -116,9 +116,12 @@ def load() -> Binding:
     # The wrapper in ``operations`` has logged every failure already, in words.
     logging.getLogger("fuse").setLevel(logging.CRITICAL)
     fuse_interrupted = fuse._libfuse.fuse_interrupted
+    # Asked with every request: not worth letting other threads in, as an ordinary call does.
+    context = ctypes.PyDLL(None, handle=fuse._libfuse._handle).fuse_get_context
+    context.restype = fuse._libfuse.fuse_get_context.restype
 
     def thread() -> int:
-        return int(fuse.fuse_get_context()[2])
+        return int(context().contents.pid)
 
     def interruption() -> Callable[[], bool]:
         asking, serving = thread(), threading.get_ident()

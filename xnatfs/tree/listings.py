@@ -140,7 +140,12 @@ class Listings:
             not_before: as with ``items``.
         """
         key = Key(FILES, resource.address)
-        if not not_before and session is not None and not self._knows(key):
+        known = self._held.get(key)
+        if isinstance(known, FileListing) and known.asked >= not_before:
+            return known
+        # Offline a resource's own listing may know more than the session's.
+        alone = self._sharing.offline and self._sharing.has(key)
+        if not not_before and session is not None and not alone:
             resources = self.resources(session, waiter).rows
             if file_count(resources) <= WHOLE_SESSION_FILES and resource in resources:
                 what = f"the files of {session.label or session.id}"
@@ -281,10 +286,6 @@ class Listings:
                 future = self._workers.submit(self._ask, key, ask, since, not_before, what)
                 self._asking[key] = asking = _Asking(future, since)
             return asking
-
-    def _knows(self, key: Key) -> bool:
-        """Whether a resource's own listing is here; offline it may know more than the session's."""
-        return self._holds(key) or (self._sharing.offline and self._sharing.has(key))
 
     def _holds(self, key: Key) -> bool:
         return self._held.get(key) is not None

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from xnatfs.cache.claims import Claims
 from xnatfs.cache.shelf import Record, Shelf
@@ -23,8 +23,7 @@ from xnatfs.waiting import Waiter
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """Which listing: what is listed, and the address of the object that is asked."""
 
     # A level's name, or one of the other kinds; safe as a file name.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from pathlib import Path
+from weakref import WeakSet
 
 from xnatfs.errors import XnatfsError
 from xnatfs.upload.disk import sync_file_system
@@ -35,14 +36,15 @@ class GroupCommit:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._mu = threading.Lock()
-        self._group: list[Upload] = []
+        # What has arrived is not held: its bytes would stay on the disk.
+        self._group: WeakSet[Upload] = WeakSet()
         self._running = False
         self._ended = threading.Event()
 
     def add(self, upload: Upload) -> None:
         """Make a sealed upload durable within 5 s."""
         with self._mu:
-            self._group.append(upload)
+            self._group.add(upload)
             if self._running:
                 return
             self._running = True
@@ -61,7 +63,7 @@ class GroupCommit:
     def _sync_group(self) -> bool:
         """Whether there was something to sync; if not, the thread ends."""
         with self._mu:
-            group, self._group = self._group, []
+            group, self._group = list(self._group), WeakSet()
             self._running = bool(group)
         self._sync([upload for upload in group if not upload.gone])
         return bool(group)

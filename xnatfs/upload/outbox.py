@@ -34,7 +34,7 @@ LINGER_S = 0.1
 
 # A lane rests before its first run and between two: what is written one after the other goes
 # together. Seconds.
-REST_S = 0.3
+REST_S = 0.1
 
 # Pauses between attempts double from the first to the longest; each is shortened by up to half
 # at random. Seconds.
@@ -43,8 +43,9 @@ LONGEST_PAUSE_S = 300.0
 # … while somebody waits for the end.
 LONGEST_DRAIN_PAUSE_S = 5.0
 
-# What one lane claims at a time: nobody can rename what is claimed.
-MOST_CLAIMED = 1000
+# What one lane claims at a time: nobody can rename what is claimed, and each of them has a
+# descriptor from its arrival to the end of its run; many systems allow a process 1,024.
+MOST_CLAIMED = 400
 MOST_CLAIMED_BYTES = 64 * MIB
 
 

@@ -50,12 +50,17 @@ class Row:
     problem: str
     # Bytes on disk now.
     size: int
-    # Seconds since it was begun.
-    age_s: float
+    # As in the record; of an unreadable one when its folder was changed.
+    created: float
     # Mount point ("" without one), and "node17, process 4711".
     mount: str
     owner: str
     standing: Standing
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was begun."""
+        return max(0.0, time.time() - self.created)
 
 
 class Queue:
@@ -84,7 +89,7 @@ class Queue:
         if missing := wanted - {row.id for row in found}:
             raise NotFound(f"no upload {', '.join(sorted(missing))} in {self._root}")
         chosen = [row for row in found if not wanted or row.id in wanted]
-        return sorted(chosen, key=lambda row: (-row.age_s, row.id))
+        return sorted(chosen, key=lambda row: (row.created, row.id))
 
     def take(self, row: Row, spool: Spool, *, force: bool = False) -> Upload | None:
         """Take an upload into our own folder of the spool, to send it.
@@ -235,7 +240,7 @@ def _rows_in(folder: Path) -> Iterator[Row]:
             record=record,
             problem=problem,
             size=size,
-            age_s=max(0.0, time.time() - created),
+            created=created,
             mount=owner.mount if owner else "",
             owner=owner.where if owner else "unknown",
             standing=standing,

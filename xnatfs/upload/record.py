@@ -100,7 +100,8 @@ class Record:
     target: Target
     # What it replaces; None: the name must not exist on the server.
     base: Base | None
-    # Seconds since the epoch.
+    # When it was begun or got its name, in seconds since the epoch: of two for one name, in the
+    # spool of one process, the later counts.
     created: float
     state: State = State.OPEN
     kind: Kind = Kind.FILE

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xnatfs.config import MIB, SpoolSettings, make_private
-from xnatfs.errors import NoSpace, XnatfsError
+from xnatfs.errors import DiskFault, NoSpace, XnatfsError
 from xnatfs.model.versions import Version
 from xnatfs.upload.disk import local_disk, sync_folder, write_file
 from xnatfs.upload.owner import OWNER_NAME, RELEASED_NAME, Owner, write_owner
@@ -70,8 +70,8 @@ class Spool:
         settings: where, and how much may wait there.
         server: base URL; account: login name; mount: the mount point, for people ("" without).
 
-    Threading: ``_mu`` guards the table of uploads and the granted bytes. Uploads have their own
-    lock; the order is upload, then spool.
+    Threading: ``_mu`` guards the table of uploads, the latest time and the granted bytes. Uploads
+    have their own lock; the order is upload, then spool.
     """
 
     def __init__(self, settings: SpoolSettings, server: str, account: str, mount: str = "") -> None:
@@ -84,6 +84,8 @@ class Spool:
         self._uploads: dict[str, Upload] = {}
         # What may be written before the disk is asked again. Bytes.
         self._granted = 0
+        # What ``now`` said last, or a record that was taken over. Seconds since the epoch.
+        self._latest = 0.0
 
     @property
     def account(self) -> tuple[str, str]:
@@ -134,7 +136,7 @@ class Spool:
             id=_new_id(target.path),
             target=target,
             base=None if base is None else Base.of(base),
-            created=time.time(),
+            created=self.now(),
             perhaps=perhaps,
         )
         making = self.folder / f"{MAKING}{record.id}"
@@ -164,16 +166,26 @@ class Spool:
 
         Raises: DiskFault: its record cannot be read; it stays where it was.
         """
-        record = read_record(folder)
-        place = self.folder / record.id
         try:
-            os.rename(folder, place)
-        except FileNotFoundError:
+            record = read_record(folder)
+            place = self.folder / record.id
+            with local_disk(f"the spool copy {folder}"):
+                os.rename(folder, place)
+        except DiskFault:
+            if folder.exists():
+                raise
             return None
         upload = Upload(self, place, record)
         with self._mu:
             self._uploads[record.id] = upload
+            self._latest = max(self._latest, record.created)
         return upload
+
+    def now(self) -> float:
+        """The time, later than that of all uploads here even when the clock was set back."""
+        with self._mu:
+            self._latest = max(time.time(), self._latest + 1e-5)
+            return self._latest
 
     def pending(self) -> list[Upload]:
         """What is not surely on the server yet, oldest first."""

@@ -24,7 +24,10 @@ LEAVING = ".gone-"
 
 
 class Table(Bound, Protocol):
-    """What an upload asks of its spool: room for its bytes, and to be forgotten at the end."""
+    """What an upload asks of its spool: room, the time, and to be forgotten at the end."""
+
+    def now(self) -> float:
+        """The time, later than that of all others in the spool. Seconds since the epoch."""
 
     def forget(self, upload: Upload) -> None:
         """The upload is gone."""
@@ -223,7 +226,8 @@ class Upload:
             changes: dict[str, Any] = {"target": target, "base": base}
             if self._record.md5:
                 changes |= {"state": State.SEALED, "last_error": ""}
-            self._write(**changes, attempts=0, perhaps=())
+            # Of two under one name the later counts.
+            self._write(**changes, created=self._table.now(), attempts=0, perhaps=())
 
     def stored(self, version: Base) -> None:
         """The server has taken it as ``version``; its MD5 may still be owed."""

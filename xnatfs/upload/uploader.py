@@ -18,7 +18,7 @@ from functools import partial
 from cachetools import LRUCache
 
 from xnatfs.config import Limits
-from xnatfs.errors import BadReply, QuotaExceeded, ServerFault, WaitEnded, XnatfsError
+from xnatfs.errors import BadReply, DiskFault, QuotaExceeded, ServerFault, WaitEnded, XnatfsError
 from xnatfs.model.entities import Item, RemoteFile
 from xnatfs.rest.archive import Archive
 from xnatfs.rest.transfer import Transfer
@@ -298,6 +298,9 @@ class Uploader:
         except QuotaExceeded as error:
             self._most_bytes = max(sum(upload.size for upload in ready) // 2, 1)
             log.info("%s: archives of %d bytes at most from now on", error, self._most_bytes)
+        except DiskFault as error:
+            # The copy of one of them is not readable; whose, each finds out by itself.
+            log.info("%s: its company goes without it", error)
         except XnatfsError as error:
             asked = made is not None and made.asked
             with self._mu:
