@@ -293,20 +293,19 @@ def again(stage: Stage, runs: int) -> list[Row]:
     recipe(stage.url, f"{HELD}/{DICOM}", place)
     found: dict[str, list[float]] = {"same": [], "new": [], "local": []}
     out = place / "out"
-    for _ in range(runs):
+
+    def timed(work: Callable[[], None]) -> float:
+        shutil.rmtree(out, ignore_errors=True)
+        took = seconds(work)
+        one.checked(out)
+        return took
+
+    for _ in range(runs + 1):
         with stage.mounted(WAN, place / "cache") as mount:
-            # The first time here it is a new mount with the store of the one before.
-            took = seconds(lambda mount=mount: one.convert(mount, out))
-            one.checked(out)
-            found["new"].append(took)
+            found["new"].append(timed(lambda mount=mount: one.convert(mount, out)))
             for _ in range(2):
-                shutil.rmtree(out)
-                found["same"].append(seconds(lambda mount=mount: one.convert(mount, out)))
-                one.checked(out)
-                shutil.rmtree(out)
-                found["local"].append(seconds(lambda: convert(place / "dicom", out)))
-                one.checked(out)
-                shutil.rmtree(out)
+                found["same"].append(timed(lambda mount=mount: one.convert(mount, out)))
+                found["local"].append(timed(lambda: convert(place / "dicom", out)))
     # That one was cold.
     del found["new"][0]
     rows = (
@@ -322,6 +321,12 @@ def again(stage: Stage, runs: int) -> list[Row]:
 def session(stage: Stage, runs: int) -> list[Row]:
     """Series after series of one session."""
     numbers = range(1, SERIES + 1)
+    made: list[list[list[str]]] = []
+
+    def compare(outs: list[Path]) -> None:
+        made.append([images(out) for out in outs])
+        if made[-1] != made[0]:
+            raise AssertionError("not the images that the other way made")
 
     def ours(place: Path) -> float:
         def all_of_them(mount: Mount) -> None:
@@ -329,7 +334,9 @@ def session(stage: Stage, runs: int) -> list[Row]:
                 scan = mount.point / SERIES_SESSION / f"scans/{number}/resources/DICOM/files"
                 convert(scan, place / f"out{number}")
 
-        return cold(stage, WAN, place, all_of_them)
+        took = cold(stage, WAN, place, all_of_them)
+        compare([place / f"out{number}" for number in numbers])
+        return took
 
     def theirs(place: Path) -> float:
         def all_of_them() -> None:
@@ -338,7 +345,9 @@ def session(stage: Stage, runs: int) -> list[Row]:
                 address = f"{SERIES_URL}/scans/{number}/resources/DICOM/files"
                 recipe(stage.at(WAN), address, place / str(number))
 
-        return seconds(all_of_them)
+        took = seconds(all_of_them)
+        compare([place / str(number) / "out" for number in numbers])
+        return took
 
     found = interleaved(stage, runs, {"ours": ours, "recipe": theirs})
     size = SERIES * Series(stage, WAN).size
@@ -427,7 +436,6 @@ def ranges(url: str, places: list[int]) -> list[bytes]:
 
 def first(stage: Stage, runs: int) -> list[Row]:
     """The first byte of a small file: time and requests, with nothing known and with listings."""
-    one = Series(stage, WAN)
     rows = json.loads(get(stage.url, f"{HELD}/{DICOM}?format=json"))["ResultSet"]["Result"]
     names = [row["Name"] for row in rows]
     times: dict[str, list[float]] = {"unknown": [], "known": [], "curl": []}
@@ -446,7 +454,6 @@ def first(stage: Stage, runs: int) -> list[Row]:
                 time.sleep(10.5)
         url = f"{stage.at(WAN)}{HELD}/{DICOM}/{names[0]}"
         times["curl"].append(seconds(lambda url=url, place=place: curl(url, place / "one")))
-    del one
     case = f"first byte of a small file, {WAN.name}"
     least = WAN.seconds(130_000)
     return [
