@@ -227,12 +227,12 @@ def _write(path: str, text: str) -> str:
 
 
 def _background(command: str, shown: list[str]) -> str:
-    """Start something, and wait until it has said each line that is shown."""
+    """Start one program, and wait until it has said each line that is shown."""
     wanted = " && ".join(
         f"grep -qF -- {shlex.quote(max(re.split('…|~', line), key=len))} $__said" for line in shown
     )
     return (
-        f"__said=$(mktemp); {{ {command}; }} >$__said 2>&1 &\n"
+        f"__said=$(mktemp); exec {command} >$__said 2>&1 &\n"
         f"until {wanted}; do kill -0 $! || {{ cat $__said; exit 99; }}; sleep 0.1; done"
     )
 

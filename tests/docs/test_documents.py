@@ -152,7 +152,8 @@ def what_is_wrong_with(block: str, reader: Session, folder: Path) -> str:
         "```sh run\nfor i in 1 2; do\n    echo $i\ndone\n```",
         "```python run\nprint('one')\n```",
         "```text file=~/there\none\n```\n```console run\n$ cat there\none\n```",
-        "```console run=background\n$ echo here; sleep 99\nhere\n```\n```sh run\necho\n```",
+        "```console run=background\n$ sh -c 'echo here; exec sleep 9'\nhere\n```\n"
+        "```sh run\ntrue\n```",
     ],
 )
 def test_what_agrees_passes(block: str, reader: Session, tmp_path: Path) -> None:
