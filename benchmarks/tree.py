@@ -206,8 +206,11 @@ def project(folder: Path, rounds: int) -> list[Row]:
     """A project of 300 sessions with 5 scans each."""
     site = Site(folder, 300, 5, 3)
     try:
-        name = "`find` over 300 sessions x 5 scans x 3 files"
-        return [_walk(site, name, PROJECT, "find . -type f", 905, rounds)]
+        scans = "find subjects/*/experiments/*/scans -type f"
+        return [
+            _walk(site, "`find` below the scans of 300 sessions x 5", PROJECT, scans, 905, rounds),
+            _walk(site, "`find` below that whole project", PROJECT, "find . -type f", 905, rounds),
+        ]
     finally:
         site.close()
 
