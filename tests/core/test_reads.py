@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.core.driver import ME, NAMES, SCAN4, SESSION, Driver, Rest, requests, soon
+from tests.mount.desk import HELD
 from xnatfs.config import Limits
 from xnatfs.demo.faults import Fault
-from xnatfs.errors import Contradiction, Interrupted, Stale, XnatfsError
+from xnatfs.errors import Contradiction, Interrupted, NotFound, ServerFault, Stale, XnatfsError
 from xnatfs.waiting import Waiter
 
 DICOM = SCAN4 + "/resources/DICOM/files"
@@ -161,8 +162,36 @@ def test_an_entry_without_bytes_is_an_error(connect, expected_warnings) -> None:
     drive = Driver(connect())
     handle = drive.open(SESSION + "/resources/QC/files/qc.csv")
     drive.close(handle)
-    with pytest.raises(XnatfsError):
+    with pytest.raises(ServerFault, match="has no bytes of it"):
         drive.read(NAMES + "/gone.txt")
+    assert [failure.path for failure in drive.fs.read_failures()] == [NAMES + "/gone.txt"]
+
+
+def test_a_file_that_was_removed_is_not_found(connect, server) -> None:
+    drive = Driver(connect())
+    assert "no-digest.txt" in drive.names(NAMES)
+    (resource,) = [
+        row for row in Rest(server).rows(f"/data{HELD}/resources?format=json")
+        if row["label"] == "NAMES"
+    ]  # fmt: skip
+    number = resource["xnat_abstractresource_id"]
+    Rest(server).ask("DELETE", f"/data{HELD}/resources/{number}/files/no-digest.txt")
+    with pytest.raises(NotFound):
+        drive.read(NAMES + "/no-digest.txt")
+    assert drive.fs.read_failures() == []
+
+
+def test_a_file_that_could_not_be_opened_could_not_be_read(
+    connect, server, expected_warnings
+) -> None:
+    """Without a digest in the catalog, opening asks the server."""
+    expected_warnings.append("no-digest.txt")
+    drive = Driver(connect(limits=Limits(io_timeout_s=1)))
+    assert "no-digest.txt" in drive.names(NAMES)
+    server.faults.add(Fault(kind="status", path="/no-digest.txt", code=503))
+    with pytest.raises(XnatfsError):
+        drive.read(NAMES + "/no-digest.txt")
+    assert [failure.path for failure in drive.fs.read_failures()] == [NAMES + "/no-digest.txt"]
 
 
 def test_what_is_verified_is_told(connect) -> None:

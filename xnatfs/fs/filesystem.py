@@ -48,6 +48,8 @@ from xnatfs.waiting import Waiter
 
 _DAY_S = 86400.0
 
+_NO_BYTES = "it is in the catalog, but the server has no bytes of it"
+
 # Names that a desktop or a shell asks for everywhere; no request is made for them.
 _NEVER_ASKED = (NameClass.LOCAL, NameClass.REMOVED)
 
@@ -261,9 +263,32 @@ class FileSystem:
             return self._opening.open(node, flags, caller, waiter)
         except NotFound:
             if node.file is not None:
+                if flags & os.O_ACCMODE == os.O_RDONLY:
+                    self._missing(path, waiter)
                 raise
+        except (Interrupted, IsAFolder, Stale):  # the kernel opens once more after Stale
+            raise
+        except XnatfsError as error:
+            # Where the catalog has no digest, opening asks the server.
+            if flags & os.O_ACCMODE == os.O_RDONLY:
+                self._parts.tally.read_failed(node.path, error)
+            raise
         # It was only here, and has arrived at the server meanwhile.
         return self._opening.open(self._node(path, waiter), flags, caller, waiter)
+
+    def _missing(self, path: str, waiter: Waiter) -> None:
+        """Tell a file that was removed from one that the catalog still has, without bytes.
+
+        Raises: ServerFault: it is.
+        """
+        parent, name = self._parent(path, waiter)
+        try:
+            self._parts.names.child_now(parent, name, waiter)
+        except NotFound:
+            return
+        error = ServerFault(f"{path}: {_NO_BYTES}")
+        self._parts.tally.read_failed(path, error)
+        raise error
 
     def create(self, path: str, flags: int, mode: int, caller: Caller, waiter: Waiter) -> Opened:
         """Make a file and open it; it reaches the server when it is closed."""
@@ -283,9 +308,7 @@ class FileSystem:
             if isinstance(error, Stale):
                 self._parts.listings.forget(file.resource)
             if isinstance(error, NotFound):
-                error = ServerFault(
-                    f"it is in the catalog, but the server has no bytes of it: {error}"
-                )
+                error = ServerFault(f"{_NO_BYTES}: {error}")
             self._parts.tally.read_failed(file.label, error)
             raise error from None
 
