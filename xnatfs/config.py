@@ -82,10 +82,23 @@ class Limits:
     connect_timeout_s: float = 10.0
     # How long a terminated mount goes on sending before it leaves the rest to the next one.
     drain_s: float = 20.0
-    # Age at which others' changes are seen; half in our listings, half in the kernel's timeouts.
+    # Age at which others' changes are seen: first in our listings, then in the kernel's memory.
     metadata_ttl_s: float = 60.0
     # A name that was not found is asked for again after this long.
     negative_ttl_s: float = 5.0
+
+    @property
+    def kernel_ttl_s(self) -> float:
+        """How long the kernel believes names and attributes that it was told.
+
+        Short, because no kernel before 6.16 can be told to forget: it is what a refresh waits for.
+        """
+        return min(5.0, self.metadata_ttl_s / 2)
+
+    @property
+    def listing_ttl_s(self) -> float:
+        """How long our listings are believed, from when they were asked for; never 0."""
+        return max(self.metadata_ttl_s - self.kernel_ttl_s, 0.001)
 
 
 @dataclass(frozen=True, slots=True)

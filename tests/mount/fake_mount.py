@@ -1,11 +1,13 @@
 """Mounts a small file system in memory: what is under test is the adapter, over the real kernel.
 
-    python fake_mount.py MOUNTPOINT STATE_FOLDER [foreground]
+    python fake_mount.py MOUNTPOINT STATE_FOLDER [foreground] [remembers] [old-kernel]
 
 Files: ``hello`` (5 bytes), ``big`` (1 MiB), ``hang-stat``, ``hang-read``, ``hang-close`` wait
 for 30 s there; ``err-CLASS`` raises that error of ``xnatfs.errors`` when it is opened;
 ``crash`` raises what nobody expects. ``keep`` and ``fresh`` count their reads (attribute
-``user.xnat.reads``), with and without kept pages. ``unsent-*`` files never arrive.
+``user.xnat.reads``), with and without kept pages. ``unsent-*`` files never arrive. A refresh
+removes ``stale``. ``remembers``: the kernel may answer from memory for 2 s; ``old-kernel``: it
+knows no word that ends it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from pathlib import Path
 from xnatfs import errors
 from xnatfs.config import Limits, ServerSettings, Settings, SpoolSettings, StoreSettings
 from xnatfs.fs.values import Attributes, Entry, Kind, Opened, ReadFailure, Space
-from xnatfs.fuse import mounting
+from xnatfs.fuse import kernel, mounting
 from xnatfs.fuse.serving import Plan
 
 BIG = bytes(range(256)) * 4096
@@ -31,7 +33,7 @@ class FakeFileSystem:
         self.files |= {
             f"err-{name}": b"" for name in dir(errors) if isinstance(getattr(errors, name), type)
         }
-        self.files |= {"crash": b"", "unreadable": b"12345", "counted": b"1234"}
+        self.files |= {"crash": b"", "unreadable": b"12345", "counted": b"1234", "stale": b"1"}
         self.folders = {"", "folder"}
         self.times = {}
         self.handles = {}
@@ -179,6 +181,7 @@ class FakeFileSystem:
 
     def refresh(self, path, waiter):
         self.files["refreshed"] = b""
+        self.files.pop("stale", None)
 
     def close(self):
         pass
@@ -187,9 +190,12 @@ class FakeFileSystem:
 def main() -> None:
     mountpoint, state, *words = sys.argv[1:]
     state_folder = Path(state)
+    memory_s = 4.0 if "remembers" in words else 0.0
+    if "old-kernel" in words:
+        kernel._INC_EPOCH = 99
     settings = Settings(
         server=ServerSettings("http://fake.example"),
-        limits=Limits(io_timeout_s=20.0, metadata_ttl_s=0.0, drain_s=4.0),
+        limits=Limits(io_timeout_s=20.0, metadata_ttl_s=memory_s, drain_s=4.0),
         store=StoreSettings(folder=state_folder / "cache"),
         spool=SpoolSettings(folder=state_folder / "spool"),
         state_folder=state_folder,

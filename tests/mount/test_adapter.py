@@ -398,6 +398,15 @@ def test_hangup_refreshes(mount: Mount) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("words", [["remembers"], ["remembers", "old-kernel"]])
+def test_the_kernel_forgets_what_was_refreshed(place: Mount, words: list[str]) -> None:
+    assert place.start(*words).returncode == 0
+    assert (place.point / "stale").exists()
+    request = {"verb": "refresh", "path": "/"}
+    assert [*control.ask(place.record(), request)] == [{"done": True}]
+    assert not (place.point / "stale").exists()
+
+
 def test_commands_talk_to_the_mount(mount: Mount) -> None:
     record = mount.record()
     assert control.is_alive(record)

@@ -165,7 +165,7 @@ def test_two_mounts_keep_a_bound(open_a_desk: OpenDesk, tmp_path: Path) -> None:
 def test_what_is_removed_on_the_server_leaves_the_store_of_all(
     open_a_desk: OpenDesk, server: DemoServer, tmp_path: Path
 ) -> None:
-    options = ("--cache-dir", str(tmp_path / "shared"), "--metadata-ttl", "1")
+    options = ("--cache-dir", str(tmp_path / "shared"))
     desks = [open_a_desk(server.url) for _ in range(2)]
     secret = Path(SESSION, "resources/QC/files/qc.csv")
     for desk in desks:

@@ -100,7 +100,7 @@ class Parts:
             settings, self.listings, self.archive, self.receipts, self.spool, self.run
         )
         self.appearance = Appearance(settings.view)
-        self.files = Files(limits.metadata_ttl_s / 2)
+        self.files = Files(limits.kernel_ttl_s)
         self.started = time.time()
         self.tally = Tally()
 

@@ -281,7 +281,7 @@ def options(settings: Settings, version: tuple[int, int], *, allow_other: bool) 
         version: libfuse's.
         allow_other: let other users in.
     """
-    half_ttl = f"{settings.limits.metadata_ttl_s / 2:g}"
+    believed = f"{settings.limits.kernel_ttl_s:g}"
     chosen: dict[str, Any] = {
         "foreground": True,
         "raw_fi": True,
@@ -291,10 +291,9 @@ def options(settings: Settings, version: tuple[int, int], *, allow_other: bool) 
         "use_ino": True,
         # Without it ``allow_other`` lets anyone write.
         "default_permissions": True,
-        # Half of the time at which others' changes are seen; the other half is our listings'.
-        "entry_timeout": half_ttl,
-        "attr_timeout": half_ttl,
-        # A missing name is remembered by our listings, which ``refresh`` can drop.
+        "entry_timeout": believed,
+        "attr_timeout": believed,
+        # A missing name is remembered by our listings alone.
         "negative_timeout": 0,
     }
     if version < (3, 0):

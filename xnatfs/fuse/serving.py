@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from xnatfs.config import Settings
 from xnatfs.errors import FuseUnusable, WaitEnded, XnatfsError
 from xnatfs.fs.filesystem import FileSystem
-from xnatfs.fuse import binding, control, metrics, mounts
+from xnatfs.fuse import binding, control, kernel, metrics, mounts
 from xnatfs.fuse.farewell import Farewell
 from xnatfs.fuse.notify import notify
 from xnatfs.fuse.operations import Operations
@@ -208,6 +208,9 @@ class Serving:
         path = str(request.get("path", "/"))
         # A path of the archive, in place of one in this mount.
         problem = self._forget(path, whole=bool(request.get("whole")))
+        if not kernel.forget_names():
+            # Whoever asked looks as soon as the answer is there. The kernel counts in ticks.
+            self._loop_ended.wait(self._settings.limits.kernel_ttl_s + 0.1)
         say({"problem": problem} if problem else {"done": True})
         return False
 
@@ -285,6 +288,7 @@ class Serving:
         # In the foreground it says that the terminal is gone.
         while signal.sigwait(_SIGNALS) == signal.SIGHUP and not self._plan.foreground:
             self._forget("/")
+            kernel.forget_names()
         # A second one while the first is being obeyed ends it at once.
         threading.Thread(target=self._end_now, name="signals-2", daemon=True).start()
         drain_s = self._settings.limits.drain_s

@@ -66,7 +66,7 @@ class Listings:
         self._workers = workers
         self._limits = limits
         self._sharing = sharing
-        self._ttl = math.inf if sharing.offline else max(limits.metadata_ttl_s / 2, 0.001)
+        self._ttl = math.inf if sharing.offline else limits.listing_ttl_s
         self._held = Held(self._ttl, 2 * limits.io_timeout_s)
         self._mu = threading.Lock()
         self._asking: dict[Key, _Asking] = {}

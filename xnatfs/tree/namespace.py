@@ -67,7 +67,7 @@ class Namespace:
         self._memo: LRUCache[object, tuple[object, Names]]
         self._memo = LRUCache(4096)
         self._folders: LRUCache[str, _Known] = LRUCache(256)
-        self._fresh_s = min(_FRESH_S, limits.metadata_ttl_s / 2)
+        self._fresh_s = min(_FRESH_S, limits.listing_ttl_s)
         self._foresight = Foresight(listings)
         self._contents = Contents(listings, overlay)
 
