@@ -15,9 +15,10 @@ import pytest
 from tests.core.driver import ME, SCAN4, Driver, Rest, requests, soon
 from tests.mount.desk import within
 from xnatfs.demo.faults import Fault
-from xnatfs.errors import XnatfsError
+from xnatfs.errors import DiskFault, XnatfsError
 from xnatfs.upload import outbox
 from xnatfs.upload.receipts import Receipts
+from xnatfs.upload.upload import Upload
 from xnatfs.waiting import Waiter
 
 NIFTI = SCAN4 + "/resources/NIFTI"
@@ -183,6 +184,48 @@ def test_renaming_over_what_waits_to_replace(patient, owner: Driver, rest: Rest)
     owner.fs.rename(FILES + "/a", FILES + "/c", soon())
     drain(owner)
     assert rest.files(HELD) == {"c": b"four"}
+
+
+def spool(drive: Driver) -> set[tuple[str, str]]:
+    return {(row["path"], row["state"]) for row in drive.fs.pending()}
+
+
+def test_renaming_over_it_what_is_not_complete(
+    patient, owner: Driver, rest: Rest, tmp_path: Path
+) -> None:
+    owner.write(FILES + "/a", b"closed")
+    handle = owner.create(FILES + "/.a.Xy12Zq", os.O_EXCL, 0o600)
+    owner.fs.write(handle, b"half of", 0, soon())
+    owner.fs.rename(FILES + "/.a.Xy12Zq", FILES + "/a", soon())
+    # A crash at this moment: what was closed is what counts.
+    assert spool(owner) == {(FILES + "/a", "sealed"), (FILES + "/a", "open")}
+    assert kept(tmp_path) == [b"closed", b"half of"]
+    owner.fs.write(handle, b" it", 7, soon())
+    owner.close(handle)
+    assert spool(owner) == {(FILES + "/a", "sealed")}
+    drain(owner)
+    assert rest.files(HELD) == {"a": b"half of it"}
+    assert kept(tmp_path) == []
+
+
+def test_renaming_over_it_what_cannot_be_sealed(
+    patient, owner: Driver, connect, rest: Rest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner.write(FILES + "/a", b"closed")
+    handle = owner.create(FILES + "/.a.Xy12Zq", os.O_EXCL, 0o600)
+    owner.fs.write(handle, b"beside", 0, soon())
+    owner.close(handle)
+    with monkeypatch.context() as broken:
+        broken.setattr(Upload, "seal", lambda self: (_ for _ in ()).throw(DiskFault("broken")))
+        with pytest.raises(DiskFault):
+            owner.fs.rename(FILES + "/.a.Xy12Zq", FILES + "/a", soon())
+    assert spool(owner) == {(FILES + "/a", "sealed"), (FILES + "/a", "open")}
+    owner.fs.close()
+    later = Driver(connect("admin", write_back=True))
+    later.fs.recover()
+    drain(later)
+    assert rest.files(HELD) == {"a": b"closed"}
+    assert kept(tmp_path) == [b"beside"]
 
 
 def test_an_open_file_is_read_on_while_it_arrives(patient, owner: Driver, rest: Rest) -> None:

@@ -355,7 +355,14 @@ class OpenFile:
 
     # -- other ends
 
-    def readdress(self, path: str, label: str, base: Version | None, waiter: Waiter) -> bool:
+    def readdress(
+        self,
+        path: str,
+        label: str,
+        base: Version | None,
+        waiter: Waiter,
+        over: OpenFile | None = None,
+    ) -> bool:
         """The file is about to get another name: what is in the spool goes there.
 
         Args:
@@ -363,6 +370,8 @@ class OpenFile:
             label: path in the mount.
             base: the server's version under the new name, which it replaces; None: there is none.
             waiter: the limits of the caller's wait.
+            over: what is only here under that name, its turn held: it is given up, but what was
+                closed of it counts until the content of this one is complete.
 
         Returns: False: the server has got it meanwhile, under the old name; nothing has changed.
 
@@ -382,8 +391,27 @@ class OpenFile:
                     upload.reopen()
                     self._state = Writing(upload, before)
                 self._written = isinstance(self._state, Writing)
+            if over is not None:
+                self._succeed(over)
             self.base = base
             return True
+
+    def _succeed(self, other: OpenFile) -> None:
+        """Stand in the place of another, which is given up; called with both turns."""
+        state, closed = self._state, other._closed
+        if closed is not None and isinstance(state, Writing) and state.before is None:
+            self._state = replace(state, before=closed)
+            other.give_up(but=closed)
+        else:
+            other.give_up()
+
+    @property
+    def _closed(self) -> Upload | None:
+        """What was closed last, if it is only in the spool and still to be sent."""
+        state = self._state
+        if isinstance(state, Sealed):
+            return state.upload
+        return state.before if isinstance(state, Writing | Failed) else None
 
     def follow(self, copy: OpenFile, waiter: Waiter) -> None:
         """The file is called as ``copy`` from now on, which the server has just got."""
@@ -442,13 +470,18 @@ class OpenFile:
             self._drop_before()
         return row is None
 
-    def give_up(self) -> None:
-        """Its content is wanted no more (a local file was removed)."""
+    def give_up(self, but: Upload | None = None) -> None:
+        """Its content is wanted no more (a local file was removed).
+
+        Args:
+            but: what another file has taken over.
+        """
         self.given_up = True
-        self._drop_before()
         state = self._state
-        if not isinstance(state, Reading):
-            state.upload.done()
+        if isinstance(state, Reading):
+            return
+        for upload in filter(None, {state.upload, self._closed} - {but}):
+            upload.done()
 
     def close(self) -> None:
         """Nobody has it open any more."""

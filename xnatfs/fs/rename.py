@@ -69,7 +69,9 @@ def rename(
         base = _replaced(parts, target, waiter) or reclaim(parts, resource, path, waiter)
         if source.file is None:
             assert file is not None
-            if not _move_local(parts, resource, file, path, label, name_class, base, waiter):
+            if not _move_local(
+                parts, resource, file, path, label, name_class, base, replaced, waiter
+            ):
                 return False
         elif name_class is NameClass.REMOVED:
             _hide(parts, source, resource, path, label, waiter)
@@ -77,7 +79,8 @@ def rename(
             _move_remote(parts, source, resource, path, label, base, waiter)
             parts.overlay.remove_file(resource, path)
         if replaced is not None:
-            replaced.give_up()
+            if not replaced.given_up:
+                replaced.give_up()
             parts.files.drop(replaced)
     if file is not None and source.file is None:
         _send_off(parts, resource, file, name_class, waiter)
@@ -124,13 +127,14 @@ def _move_local(
     label: str,
     name_class: NameClass,
     base: Version | None,
+    replaced: OpenFile | None,
     waiter: Waiter,
 ) -> bool:
     """Rename what is only here; False: the server has got it under its old name meanwhile."""
     old, local_only = file.path, file.local_only
     # Before it waits under its new name: a temporary one never goes.
     file.local_only = name_class is not NameClass.REAL
-    if not file.readdress(path, label, base, waiter):
+    if not file.readdress(path, label, base, waiter, replaced):
         file.local_only = local_only
         return False
     if base is None:
