@@ -144,6 +144,63 @@ def test_project(client):
     assert client.get(f"{P}/resources/PROTOCOL/files/protocol.txt").status == 200
 
 
+def test_names_of_projects(client):
+    """R§5.3: 409 for another's name, secondary id or alias; 403 for the id of a deleted one."""
+    assert client.put("/data/projects/GONE00?name=Gone&alias=gone-alias").status == 200
+    for clash in ("name=Gone", "alias=gone-alias", "secondary_ID=GONE00", "name=Private%20project"):
+        assert client.put(f"/data/projects/CLASH0?{clash}").status == 409, clash
+    assert client.get("/data/projects/CLASH0").status == 404
+    assert client.put("/data/projects/GONE00?name=Gone").status == 200  # its own
+    assert client.delete("/data/projects/GONE00?removeFiles=true").status == 200
+    assert client.put("/data/projects/GONE00").status == 403
+    assert client.put("/data/projects/CLASH0?name=Gone").status == 200
+
+
+def test_groups_of_a_project(client):
+    """R§5.4: by the group's id or name; what is none is 404, and nobody gets a role by it."""
+    assert client.put("/data/projects/GROUPS?accessibility=protected").status == 200
+    assert client.get("/data/projects/GROUPS/accessibility").body == b"protected"
+    assert client.put("/data/projects/GROUPS/users/GROUPS_collaborator/nobody").status == 200
+    assert client.put("/data/projects/GROUPS/users/Strangers/reader").status == 404
+    users = {
+        it["login"]: it["displayname"] for it in client.get("/data/projects/GROUPS/users").rows()
+    }
+    assert users == {"admin": "Owners", "nobody": "Collaborators"}
+    assert client.as_("nobody").get("/data/projects/GROUPS/subjects").status == 200
+    assert client.as_("nobody").put("/data/projects/GROUPS/subjects/S").status == 403
+
+
+def test_quarantine(client, own):
+    """R§5.3: in quarantine it does not exist for those who may not end that."""
+    member = client.as_("member")
+    accession = client.get(f"{own}?format=json").json()["items"][0]["data_fields"]["ID"]
+    file = f"/data/experiments/{accession}/scans/1/resources/R/files/d/f"
+    assert member.put(f"{own}?quarantine=true").status == 403
+    assert client.put(f"{own}?quarantine=true").status == 200
+    assert client.get(file).body == b"/scans/1"
+    assert member.get(own).status == 404
+    assert member.head(file).status == 404
+    assert member.send(f"{own}/resources/R/files/new", b"x").status == 404
+    assert accession not in [it["ID"] for it in member.get(f"{P}/experiments").rows()]
+    assert member.put(f"{own}?xsiType=xnat:mrSessionData").status == 409  # the label is taken
+    assert client.put(f"{own}?activate=true").status == 200
+    assert member.get(file).body == b"/scans/1"
+
+
+def test_files_stay_without_remove_files(client, own, server):
+    """R§5.3: an object that is deleted so is in the way of a rename, as its folder is there."""
+    folder = server.site.archive.root / f"archive/PVT000/arc001/{own.rsplit('/', 1)[1]}"
+    other = own + "_2"
+    assert client.put(f"{other}?xsiType=xnat:mrSessionData").status == 201
+    assert client.send(f"{other}/resources/R/files/a", b"x").status == 200
+    assert client.delete(own).status == 200
+    assert client.get(own).status == 404
+    assert (folder / "SCANS/1/R/d/f").read_bytes() == b"/scans/1"
+    assert client.put(f"{other}?label={own.rsplit('/', 1)[1]}").status == 409
+    assert client.delete(f"{other}?removeFiles=true").status == 200
+    assert not folder.with_name(folder.name + "_2").exists()
+
+
 def test_post_to_a_list(client):
     """R§5.3: the body is the absolute new URI; a known label is 409."""
     made = client.ask("POST", f"{P}/subjects?label=Posted", b"")

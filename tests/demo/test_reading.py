@@ -205,6 +205,38 @@ def test_zip(client, session):
         assert packed.infolist()[0].compress_type == zipfile.ZIP_DEFLATED
 
 
+def test_names_in_the_zip_of_a_path(client, names):
+    """R§3.4: a folder's files have their paths, one file its name; the session names the zip."""
+    for path, members in (("a/", ["a/b/c.txt", "a/b2.txt"]), ("a/b/", ["c.txt"]),
+                          ("a/b/c.txt", ["c.txt"])):  # fmt: skip
+        answer = client.get(f"{names}/{path}?format=zip")
+        assert answer.headers["Content-Disposition"] == 'attachment; filename="Haofei01_MR1.zip";'
+        with zipfile.ZipFile(io.BytesIO(answer.body)) as packed:
+            assert packed.namelist() == members
+
+
+def test_look_inside_a_zip(client, accession):
+    """R§3.3: behind `.zip!` or `.zip/` is what it holds; a folder of such a name is unreadable."""
+    place = f"{accession}/resources/INSIDE/files"
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as packed:
+        packed.writestr("in/a b.txt", b"inside\n")
+    assert client.send(f"{place}/foo.ZIP", out.getvalue()).status == 200
+    for address in ("foo.ZIP!/in/a%20b.txt", "foo.ZIP/in/a%20b.txt"):
+        answer = client.get(f"{place}/{address}")
+        assert (answer.status, answer.body) == (200, b"inside\n")
+        assert answer.headers["Content-Length"] is None
+    assert client.get(f"{place}/foo.ZIP/in/a%20b.txt", Range="bytes=0-").status == 500
+    assert client.get(f"{place}/foo.ZIP!/nothing").status == 404
+    rows = client.get(f"{place}/foo.ZIP?listContents=true&format=json").rows()
+    assert rows == [{"File Name": "in/a b.txt", "Size": "7"}]
+    assert client.send(f"{place}/real.zip/a.txt", b"a").status == 200
+    assert "real.zip/a.txt" in client.get(f"{place}?format=csv").body.decode()
+    assert client.get(f"{place}/real.zip/a.txt").status == 404
+    assert client.send(f"{place}/text.jar", b"no archive").status == 200
+    assert client.get(f"{place}/text.jar!/a").status == 415
+
+
 def test_tar(client, session):
     """R§3.4, R§12.6: exact mtimes, mode 060, long names."""
     answer = client.get(f"{session}/resources/NAMES/files?format=tar")

@@ -111,6 +111,7 @@ def test_a_readable_path_is_found_by_itself_or_decoded(path: str) -> None:
         "a\udcffb",
         "x.zip/a",
         "x.zip!/a",
+        "X.ZIP/a",
         "in/y.jar/b",
     ],
 )

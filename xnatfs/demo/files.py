@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -30,7 +30,8 @@ _TYPES = {
     "jpeg": "image/jpeg", "pdf": "application/pdf", "png": "image/png", "svg": "image/svg+xml",
     "tiff": "image/tiff", "txt": "text/plain", "xml": "text/xml",
 }  # fmt: skip
-_LOOK_INSIDE = re.compile(r"^(.*?\.(?:zip|jar|rar|ear|gar|mrb))(?:!/?|/)(.*)$", re.IGNORECASE)
+# A path through one of these means what is inside, whatever the catalog says (R§3.3).
+_LOOK_INSIDE = re.compile(r"(.*?\.(?:zip|jar|rar|ear|gar|mrb))(?:!/?|/)(.+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +70,20 @@ def _answer(call: Call) -> Reply:
         return _xcat(call, _found(call, pairs))
     bulk_format = bulk.format_of(query, path)
     if bulk_format:
-        return _bulk(call, bulk_format, _found(call, pairs, path), single=single)
+        return _bulk(call, bulk_format, _found(call, pairs, path))
     if not path or (single and path.endswith("/")):
         entries = _found(call, pairs, path)
         if path and not query.flag("recursive", default=True):
             # wrongly keeps only the deeper ones (R§3.3)
             entries = [it for it in entries if "/" in it.entry.uri.removeprefix(path)]
         return _listing(call, entries, target.base if single else "")
+    inside = _LOOK_INSIDE.fullmatch(path) if single else None
+    if inside is not None:
+        return _zip_entry(call, _found(call, pairs, inside[1], exact=True), inside[2])
     # Below several resources one of all must match a pattern, and the first one have a path
     # (R§12.1, R§12.2).
     exact = single or not path.endswith(("/", "*"))
     chosen = _found(call, pairs[:1] if exact else pairs, path, exact=exact)
-    inside = _LOOK_INSIDE.match(path) if single and not chosen else None
-    if inside is not None:
-        return _zip_entry(call, _found(call, pairs, inside[1]), inside[2])
     return _bytes(call, chosen[0] if len(chosen) == 1 else None)
 
 
@@ -145,27 +146,32 @@ def _xcat(call: Call, found: list[Found]) -> Reply:
     return document(catalog.render("", entries), "text/xml")
 
 
-def _bulk(call: Call, bulk_format: str, found: list[Found], *, single: bool) -> Reply:
-    members = _members(call, bulk_format, found, single=single)
+def _bulk(call: Call, bulk_format: str, found: list[Found]) -> Reply:
+    members = _members(call, bulk_format, found)
     first = next(members, None)
     if first is None:
         raise Refusal(404)
-    path = call.file_path.strip("/")
-    label = path.rpartition("/")[2] if path else first[0].partition("/")[0]
+    label = found[0].holder.entry.partition("/")[0]
     return bulk.reply(chain([first], members), bulk_format, label, call.query)
 
 
-def _members(
-    call: Call, bulk_format: str, found: Iterable[Found], *, single: bool
-) -> Iterator[bulk.Member]:
-    """Names and bytes; missing files are skipped without a word (R§3.4)."""
+def _members(call: Call, bulk_format: str, found: list[Found]) -> Iterator[bulk.Member]:
+    """Names and bytes; missing files are skipped without a word (R§3.4).
+
+    A folder's files have their paths in the resource, one file its name alone.
+    """
     for it in found:
         content = call.site.archive.stored(it.resource, it.entry.uri)
-        if content is not None:
-            yield it.entry.uri if single and call.file_path else bulk.entry_name(
+        if content is None:
+            continue
+        if not call.file_path:
+            name = bulk.entry_name(
                 call.query.get("structure"), it.holder, it.resource, it.entry.uri,
                 tar=bulk_format != "zip", through_scans="SCAN" in call.variables,
-            ), content  # fmt: skip
+            )  # fmt: skip
+        else:
+            name = it.entry.uri if len(found) > 1 else it.entry.uri.rpartition("/")[2]
+        yield name, content
 
 
 def _bytes(call: Call, found: Found | None) -> Reply:
@@ -200,7 +206,9 @@ def _zip_entry(call: Call, found: list[Found], name: str) -> Reply:
         outer = found[0]
         packed = zipfile.ZipFile(call.site.archive.file(outer.resource, outer.entry.uri))
         stream = packed.open(name)
-    except (LookupError, OSError, zipfile.BadZipFile):
+    except zipfile.BadZipFile as problem:
+        raise Refusal(415, str(problem)) from None
+    except (LookupError, OSError):
         raise Refusal(404, "Unable to find file.") from None
 
     def pieces() -> Iterator[bytes]:

@@ -8,6 +8,7 @@ from xnatfs.demo import addresses, columns, tables
 from xnatfs.demo.calls import Call
 from xnatfs.demo.columns import COLUMNS
 from xnatfs.demo.objects import Object
+from xnatfs.demo.site import ROLES
 from xnatfs.demo.tables import Table
 from xnatfs.demo.wire import Query, Refusal, Reply
 
@@ -31,8 +32,8 @@ def projects(call: Call) -> Reply:
 
 def _projects_by_role(seen: list[Object], call: Call) -> Reply:
     """Another query with other columns: what the user is in each project (R§2.2)."""
-    query, user, plain = call.query, call.user, ("owner", "member", "collaborator")
-    wanted = {role for role in plain if query.flag(role)}
+    query, user = call.query, call.user
+    wanted = {role for role in ROLES if query.flag(role)}
     verb = {"writable": "edit", "readable": "read"}.get(query.get("data"), "")
     verb = verb or ("read" if query.flag("accessible") else "")
     names = (

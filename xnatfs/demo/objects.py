@@ -47,6 +47,7 @@ class Object:
     insert_user: str = "admin"
     insert_date: str = ""
     last_modified: str = ""
+    quarantined: bool = False
 
     @property
     def key(self) -> str:

@@ -121,6 +121,11 @@ class Rows(Generic[Row]):
                 self._ask(key)
             return self._rows.get(key)
 
+    def is_dropped(self, key: str) -> bool:
+        """Whether there was a row of this key once."""
+        with self._journal.lock:
+            return key in self._dropped and key not in self._rows
+
     def all(self) -> list[Row]:
         """Every row that is known by now, oldest first."""
         with self._journal.lock:

@@ -53,8 +53,12 @@ def put(kind: str, call: Call) -> Reply:
             _rename(call.site, known, query.get("label"))
             return text("")
         else:
-            fields = fields_of(known.fields, query)
-            row = rows.objects.put(replace(known, fields=fields, last_modified=timestamp()))
+            row = rows.objects.put(
+                replace(
+                    known, fields=fields_of(known.fields, query), last_modified=timestamp(),
+                    quarantined=_in_quarantine(call, known),
+                )
+            )  # fmt: skip
     if kind not in _LETTERS:
         return text("")
     return text(row.id, status=200 if known else 201)
@@ -84,6 +88,14 @@ def _place(kind: str, call: Call) -> tuple[str, Object | None, Object | None]:
     return project, session, None
 
 
+def _in_quarantine(call: Call, row: Object) -> bool:
+    """What `quarantine=true` and `activate=true` make of an object. Raises Refusal 403."""
+    asked = [it for it in ("activate", "quarantine") if call.query.flag(it)]
+    if asked:
+        call.need("activate", row.project)
+    return "quarantine" in asked if asked else row.quarantined
+
+
 def _check_type(kind: str, xsi_type: str, known: Object | None) -> None:
     if kind not in _TYPES:
         return
@@ -99,6 +111,8 @@ def _made(
     call: Call, kind: str, project: str, parent: str, label: str, fields: Pairs = ()
 ) -> Object:
     rows, now = call.site.tables, timestamp()
+    if kind in ("subject", "experiment") and rows.find(kind, project, label) is not None:
+        raise Refusal(409, f"{kind.capitalize()} {label} already exists.")
     return rows.objects.put(
         Object(
             kind=kind, label=label, project=project, parent=parent, fields=fields,
@@ -137,8 +151,6 @@ def post(kind: str, call: Call) -> Reply:
     if home is None or parent is None or not label:
         raise Refusal(400)
     call.need("edit", home.id)
-    if call.site.tables.find(kind, home.id, label) is not None:
-        raise Refusal(409, f"{kind.capitalize()} already exists.")
     made = _made(call, kind, home.id, parent.key, label, fields_of((), call.query))
     where = f"{call.base}/data/{kind}s/{made.id}"
     return text(where, status=201).adding(("Location", where))
@@ -154,19 +166,26 @@ def delete(call: Call) -> Reply:
         call.site.tables.objects.put(_without(row, home.id))
     else:
         call.need("delete", row.project)
-        remove(call.site, row)
+        remove(call, row)
     return text("")
 
 
-def remove(site: Site, row: Object) -> None:
-    """Take an object out of the archive with everything below it; rights were asked before."""
-    rows, doomed = site.tables, site.tables.below(row)
-    for _holder, resource in rows.resources_of(doomed):
-        site.archive.remove(resource)
+def remove(call: Call, row: Object) -> None:
+    """Take an object out with everything below it; rights were asked before.
+
+    What it has on disk stays there unless the query says `removeFiles=true` (R§5.3).
+    """
+    rows, doomed = call.site.tables, call.site.tables.below(row)
+    lost = [resource for _holder, resource in rows.resources_of(doomed)]
+    folders = [it.directory for it in lost]
+    if row.kind in ("project", "experiment"):  # folders of their own, catalogs' stumps included
+        folders.append(rows.holder(row).folder)
+    for resource in lost:
+        rows.resources.drop(resource.id)
     for it in doomed:
         rows.objects.drop(it.object.key)
-    if row.kind in ("project", "experiment"):  # folders of their own, catalogs' stumps included
-        shutil.rmtree(site.archive.root / rows.holder(row).folder, ignore_errors=True)
+    for folder in folders if call.query.flag("removeFiles") else ():
+        shutil.rmtree(call.site.archive.root / folder, ignore_errors=True)
 
 
 def homes(call: Call) -> Reply:

@@ -38,10 +38,11 @@ class SiteOptions:
     order: Order | None = None
 
 
+ROLES = ("owner", "member", "collaborator")
 # What a role may do (R§5.2, R§5.4). Who has none reads public projects, and of protected ones
 # the title, not the contents. An admin is owner everywhere.
 _ALLOWED = {
-    "owner": ("read", "edit", "delete"),
+    "owner": ("read", "edit", "delete", "activate"),
     "member": ("read", "edit"),
     "collaborator": ("read",),
     "public": ("read",),
@@ -63,7 +64,7 @@ class Site:
         self.tables.journal.close()
 
     def may(self, user: User, verb: str, project_id: str) -> bool:
-        """Whether the user may `read`, `edit` or `delete` what is in a project."""
+        """Whether the user may `read`, `edit`, `delete` or `activate` what is in a project."""
         project = self.tables.objects.get(f"project:{project_id}")
         if project is None:
             return False
@@ -75,8 +76,12 @@ class Site:
         return project.field("access") == "protected" or self.may(user, "read", project.id)
 
     def reads(self, user: User, row: Object) -> bool:
-        """Whether an object is readable: through its own project or one it is shared into."""
-        return any(self.may(user, "read", home) for home in row.homes)
+        """Whether an object is readable: through its own project or one it is shared into.
+
+        One in quarantine only is for those who may end that (R§5.3).
+        """
+        needed = "activate" if row.quarantined else "read"
+        return any(self.may(user, needed, home) for home in row.homes)
 
 
 def _ordered(tables: Tables, order: Order | None) -> Ordered | None:

@@ -28,7 +28,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 # Refused before XNAT sees them, encoded or not (R§4.2, the firewall).
 _FIREWALLED = re.compile(r"[;\\]")
 # A path through one of these is read as a look inside the archive (R§3.3).
-_LOOK_INSIDE = re.compile(r"\.(?:zip|jar|rar|ear|gar|mrb)[!/]")
+_LOOK_INSIDE = re.compile(r"\.(?:zip|jar|rar|ear|gar|mrb)[!/]", re.IGNORECASE)
 # Ids that mean something else where a scan is addressed (R§1.1), and the separator of ids.
 _RESERVED_IDS = frozenset({"", "*", "ALL", "NULL"})
 _UNSENDABLE = re.compile(r"%25|%2F|%5C|%3B|%2C|%2A|%00|//|/\.{1,2}(?=/|$)", re.IGNORECASE)
