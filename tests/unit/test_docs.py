@@ -139,7 +139,7 @@ def texts_of_the_program() -> str:
     """Every text constant, with ``…`` for what is filled in."""
     texts = []
     for path in (TOP / "xnatfs").rglob("*.py"):
-        if "demo" in path.parts:
+        if "demo" in path.relative_to(TOP).parts:
             continue
         for node in ast.walk(ast.parse(text_of(path))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
