@@ -12,6 +12,7 @@ import pytest
 from tests.core.driver import NAMES, SESSION, Driver, Rest, requests, soon
 from xnatfs.config import Limits
 from xnatfs.demo.server import DemoServer
+from xnatfs.tree import listings
 
 QC = "/data/experiments/XNAT_E00001/resources/QC/files/qc.csv?inbody=true&overwrite=true"
 # A time to live that no test outlives, and one that it does.
@@ -141,3 +142,18 @@ def test_what_is_open_reads_on_though_it_is_not_shown(connect, server) -> None:
     drive.names(SESSION + "/resources/QC/files")
     assert drive.fs.read(handle, 100, 0, soon()) == content
     drive.close(handle)
+
+
+def test_a_large_listing_in_use_is_renewed_before_its_time_is_over(
+    connect, server, monkeypatch
+) -> None:
+    """Nobody waits for it, and it is asked for once."""
+    monkeypatch.setattr(listings, "LARGE", 3)
+    drive = Driver(connect(limits=Limits(metadata_ttl_s=3, io_timeout_s=20)))
+    first = drive.names(NAMES)
+    server.clear_log()
+    until = time.monotonic() + 1.3
+    while time.monotonic() < until:
+        drive.stat(f"{NAMES}/{first[0]}")
+        time.sleep(0.05)
+    assert len([line for line in listed(server) if "/resources/" in line]) == 1

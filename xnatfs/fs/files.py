@@ -45,7 +45,8 @@ class Files:
         self._by_key: dict[Key, OpenFile] = {}
         self._handles: dict[int, tuple[OpenFile, Handle]] = {}
         self._numbers = itertools.count(1)
-        self._told: LRUCache[str, _Told] = LRUCache(REMEMBERED)
+        # In the order in which the kernel was told.
+        self._told: dict[str, _Told] = {}
         # Path → the version whose pages the kernel may hold. By path, not by identity: the
         # kernel keeps pages for each of the places where a shared session is shown.
         self._pages: LRUCache[str, str] = LRUCache(REMEMBERED)
@@ -54,8 +55,15 @@ class Files:
 
     def told(self, path: str, row: RemoteFile) -> None:
         """The kernel is being told the size of this row for ``path``."""
+        now = time.monotonic()
         with self._mu:
-            self._told[path] = _Told(row, time.monotonic())
+            told = self._told
+            told.pop(path, None)
+            told[path] = _Told(row, now)
+            oldest = next(iter(told))
+            while len(told) > REMEMBERED or told[oldest].at < now - self._told_s:
+                del told[oldest]
+                oldest = next(iter(told))
 
     def row_to_pin(self, path: str, row: RemoteFile) -> RemoteFile:
         """The row whose size the kernel still believes, else the newest one.

@@ -14,7 +14,7 @@ from xnatfs.errors import AlreadyExists, BadName, BadReply, NotFound, NotPermitt
 from xnatfs.model.entities import Head, Item, RemoteFile
 from xnatfs.model.levels import EXPERIMENT, LEVELS, PROJECT, RESOURCE, Level
 from xnatfs.rest import addresses, deletes, replies
-from xnatfs.rest.listing import listing
+from xnatfs.rest.listing import listing, made
 from xnatfs.rest.repeats import failed
 from xnatfs.rest.session import Expects, Session
 from xnatfs.waiting import Waiter
@@ -187,9 +187,7 @@ class Archive:
         owner = resource.address.removesuffix(f"{RESOURCE.listing}/{resource.id}")
         owner = owner.removesuffix("/in").rsplit("/", 1)[-1]
         owner_id = unquote(owner, errors="surrogatepass").replace("[SLASH]", "/")
-        rows = self._rows(address, {}, waiter)
-        what = f"GET {address}"
-        return [replies.remote_file(row, resource.id, owner_id, what) for row in rows]
+        return self._files(address, {}, resource.id, owner_id, waiter)
 
     def session_files(self, experiment: Item, waiter: Waiter) -> list[RemoteFile]:
         """All files of all resources of a session in one request, except ``in`` ones (R§1.3).
@@ -198,8 +196,23 @@ class Archive:
             ``Session.request``.
         """
         address = f"{experiment.address}/files"
-        rows = listing(self._session, address, {"all": "true"}, waiter, _MOST_AT_ONCE)
-        return [replies.remote_file(row, "", "", f"GET {address}") for row in rows]
+        return self._files(address, {"all": "true"}, "", "", waiter, _MOST_AT_ONCE)
+
+    def _files(
+        self,
+        address: str,
+        params: Mapping[str, str],
+        resource_id: str,
+        owner: str,
+        waiter: Waiter,
+        most: int | None = None,
+    ) -> list[RemoteFile]:
+        what = f"GET {address}"
+
+        def make(cells: replies.Cells) -> RemoteFile:
+            return replies.remote_file(cells, resource_id, owner, what)
+
+        return made(self._session, address, params, waiter, RemoteFile, make, most)
 
     def head(self, resource: Item, path: str, waiter: Waiter) -> Head:
         """Size and Last-Modified of one file, by HEAD.

@@ -9,11 +9,20 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from sys import intern
+from typing import Any, TypeVar
 
 from xnatfs.errors import BadReply
 from xnatfs.model.entities import RemoteFile
+
+Row = TypeVar("Row")
+
+# One row as the server has it: column → text.
+Cells = dict[str, str]
+
+# What the objects around rows have, and rows never (R§2.1).
+_ENVELOPE = frozenset({"ResultSet", "Result", "key"})
 
 _HEADING = re.compile(rb"<h[13][^>]*>(.*?)</h[13]>", re.IGNORECASE | re.DOTALL)
 _TITLE = re.compile(rb"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
@@ -71,36 +80,55 @@ def duplicates(body: bytes) -> list[str]:
     return [str(path) for path in listed] if isinstance(listed, list) else []
 
 
-def rows(body: bytes, content_type: str, what: str) -> list[dict[str, str]]:
-    """The rows of a listing, every cell as text.
+def rows(
+    body: bytes, content_type: str, what: str, kind: type[Row], made: Callable[[Cells], Row]
+) -> list[Row]:
+    """The rows of a listing.
 
     Args:
-        body: the whole body.
+        body: the whole body; freed as soon as it is read.
         content_type: its header.
         what: the address, for the text of errors.
+        kind: what ``made`` makes.
+        made: makes a row out of its cells, every one of them text, as it is come upon: the cells
+            of a long listing take ten times the memory of what is made of them.
 
-    Raises: BadReply.
+    Raises: BadReply, and what ``made`` raises.
     """
     if not body.strip():
         # R§2.1: a query that failed on the server is 200 with nothing in it.
         raise BadReply(f"{what}: the server answered with nothing instead of a listing")
     if is_html(content_type, body):
         raise BadReply(f"{what}: a web page instead of a listing: {said(body)}")
+
+    def found(cells: dict[str, Any]) -> object:
+        if not _ENVELOPE.isdisjoint(cells):
+            return cells
+        if not all(map(_is_text, cells.values())):
+            cells = {key: _text(cell) for key, cell in cells.items()}
+        return made(cells)
+
     try:
-        answer: Any = json.loads(body)
+        text = body.decode()
+        del body
+        answer: Any = json.loads(text, object_hook=found)
     except ValueError as error:
         raise BadReply(f"{what}: not JSON where a listing was asked for") from error
     table = answer.get("ResultSet") if isinstance(answer, dict) else None
     listed = table.get("Result") if isinstance(table, dict) else None
-    if not isinstance(listed, list) or not all(isinstance(row, dict) for row in listed):
+    if not isinstance(listed, list) or not all(isinstance(row, kind) for row in listed):
         raise BadReply(f"{what}: JSON of another shape than a listing")
-    return [{key: _text(cell) for key, cell in row.items()} for row in listed]
+    return listed
+
+
+def _is_text(cell: object) -> bool:
+    return type(cell) is str
 
 
 def _text(cell: object) -> str:
     if cell is None:
         return ""
-    return cell if isinstance(cell, str) else json.dumps(cell)
+    return cell if isinstance(cell, str) else json.dumps(cell, default=str)
 
 
 def remote_file(row: Mapping[str, str], resource_id: str, owner: str, what: str) -> RemoteFile:
@@ -133,11 +161,12 @@ def remote_file(row: Mapping[str, str], resource_id: str, owner: str, what: str)
         raise BadReply(f"{what}: the listing has a file of something else: {uri or row}")
     size, digest = row.get("Size", ""), row.get("digest", "").lower()
     return RemoteFile(
-        resource_id=found_id,
+        # A resource has many files and few of these.
+        resource_id=intern(found_id),
         path=path,
         size=int(size) if _SIZE.fullmatch(size) else None,
         digest=digest if _DIGEST.fullmatch(digest) else "",
-        format=row.get("file_format", ""),
-        content=row.get("file_content", ""),
-        tags=row.get("file_tags", ""),
+        format=intern(row.get("file_format", "")),
+        content=intern(row.get("file_content", "")),
+        tags=intern(row.get("file_tags", "")),
     )

@@ -6,6 +6,7 @@ proxies, timeouts, pieces of a body.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
@@ -131,20 +132,24 @@ class Reply:
         Raises: BadReply: it is longer than ``most`` bytes; TransferBroken, and what the waiter
             raises.
         """
-        pieces = []
-        arrived = 0
+        # It hands out what it holds without copying it.
+        body = io.BytesIO()
         try:
             # No list or error page is read for ever: every piece asks the waiter.
             while piece := self.read(decode=True):
-                pieces.append(piece)
-                arrived += len(piece)
-                if most is not None and arrived > most:
+                body.write(piece)
+                if most is not None and body.tell() > most:
                     raise BadReply(f"{self.what}: more than {most} bytes")
                 waiter.progress()
                 waiter.check(self.what)
         finally:
             self.close()
-        self.content = b"".join(pieces)
+        self.content = body.getvalue()
+
+    def take(self) -> bytes:
+        """The loaded body, which is the caller's alone from now on."""
+        content, self.content = self.content, b""
+        return content
 
     def close(self) -> None:
         """Give the connection back (when the body was read to its end) or drop it."""

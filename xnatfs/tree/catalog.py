@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import eq
 
 from xnatfs.model.entities import Item, RemoteFile
 from xnatfs.model.paths import FolderTree, encode_name, folder_tree
@@ -41,6 +42,11 @@ class Catalog:
         """All files, in the order of the listing; own new ones at the end."""
         with self._mu:
             return list(self._rows.values())
+
+    def shows(self, rows: Sequence[RemoteFile]) -> bool:
+        """Whether these are all files, in this order."""
+        with self._mu:
+            return len(rows) == len(self._rows) and all(map(eq, self._rows.values(), rows))
 
     def get(self, path: str) -> RemoteFile | None:
         """The file with this path below ``files``, or None."""

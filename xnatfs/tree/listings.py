@@ -22,7 +22,7 @@ from xnatfs.model.entities import Item, RemoteFile
 from xnatfs.model.levels import BY_COLLECTION, PROJECT, RESOURCE, Level
 from xnatfs.rest.archive import Archive
 from xnatfs.tree.catalog import file_count
-from xnatfs.tree.held import Cached, FileListing, Held, Listing, Row
+from xnatfs.tree.held import Cached, FileListing, Held, Listing, Row, weight
 from xnatfs.tree.sharing import Key, Sharing, Told
 from xnatfs.tree.sheets import FILES, RIGHTS, SESSION
 from xnatfs.waiting import Waiter, Workers
@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 # A session with at most this many files is listed whole in one request (R§1.3). The server reads
 # every catalog of the session for it, so beyond that each resource is asked on its own.
 WHOLE_SESSION_FILES = 20_000
+
+# From this many rows on a listing that is in use is asked for again before its time is over, so
+# that a walk over its entries does not stand still for it again and again.
+LARGE = 10_000
 
 
 # On what a right may be; each is a listing (R§10.7).
@@ -70,6 +74,8 @@ class Listings:
         self._held = Held(self._ttl, 2 * limits.io_timeout_s)
         self._mu = threading.Lock()
         self._asking: dict[Key, _Asking] = {}
+        # Of large listings: when the one was asked for that is being renewed, or was in vain.
+        self._renewing: dict[Key, float] = {}
 
     @property
     def changes(self) -> int:
@@ -140,28 +146,24 @@ class Listings:
             not_before: as with ``items``.
         """
         key = Key(FILES, resource.address)
+        ask = partial(self._archive.files, resource)
+        what = f"the files of {resource.label or resource.id}"
         known = self._held.get(key)
         if isinstance(known, FileListing) and known.asked >= not_before:
+            self._renew(key, known, ask, what)
             return known
         # Offline a resource's own listing may know more than the session's.
         alone = self._sharing.offline and self._sharing.has(key)
         if not not_before and session is not None and not alone:
             resources = self.resources(session, waiter).rows
             if file_count(resources) <= WHOLE_SESSION_FILES and resource in resources:
-                what = f"the files of {session.label or session.id}"
-                ask = partial(self._whole_session, session)
+                all_ = f"the files of {session.label or session.id}"
+                ask_all = partial(self._whole_session, session)
                 try:
-                    self._get(Key(SESSION, session.address), ask, waiter, 0.0, what)
+                    self._get(Key(SESSION, session.address), ask_all, waiter, 0.0, all_)
                 except BadReply as error:
-                    log.info("%s cannot be listed at once: %s", what, error)
-        found = self._get(
-            key,
-            lambda worker: self._archive.files(resource, worker),
-            waiter,
-            not_before,
-            f"the files of {resource.label or resource.id}",
-        )
-        return cast("FileListing", found)
+                    log.info("%s cannot be listed at once: %s", all_, error)
+        return cast("FileListing", self._get(key, ask, waiter, not_before, what))
 
     def rights(self, right: str, waiter: Waiter) -> tuple[tuple[str, ...], ...]:
         """Ids of the projects where the user has ``right`` ("edit" or "delete"): a hint.
@@ -286,6 +288,15 @@ class Listings:
                 future = self._workers.submit(self._ask, key, ask, since, not_before, what)
                 self._asking[key] = asking = _Asking(future, since)
             return asking
+
+    def _renew(self, key: Key, known: Cached, ask: Callable[[Waiter], Any], what: str) -> None:
+        """Ask for a large listing again, once, when most of its time is over."""
+        if weight(known) < LARGE:
+            return
+        young = time.monotonic() - self._ttl / 3
+        if young - known.asked > self._ttl / 3 and self._renewing.get(key) != known.asked:
+            self._renewing[key] = known.asked
+            self._begin(key, ask, young, what)
 
     def _holds(self, key: Key) -> bool:
         return self._held.get(key) is not None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from sys import intern
 from typing import Any
 
@@ -15,6 +17,9 @@ from xnatfs.model.levels import BY_NAME
 FILES, SESSION = "files", "session"
 # What kinds of plain texts begin with: the user's rights.
 RIGHTS = "rights-"
+
+# Rows of files that are read and written at once.
+_ROWS_A_LINE = 1000
 
 # What a damaged record raises.
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)
@@ -66,11 +71,17 @@ def _words_from_json(body: bytes) -> list[str]:
 
 
 def _files_to_json(rows: Iterable[RemoteFile]) -> bytes:
-    return _dump([_file_cells(row) for row in rows])
+    """Lines of some rows each: what stands between rows and bytes stays small."""
+    left = iter(rows)
+    lines = []
+    while part := [_file_cells(row) for row in islice(left, _ROWS_A_LINE)]:
+        lines.append(_dump(part))
+    return b"\n".join(lines)
 
 
 def _files_from_json(body: bytes) -> list[RemoteFile]:
-    return [_file(cells) for cells in json.loads(body)]
+    lines = io.BytesIO(body)
+    return [_file(cells) for line in lines for cells in json.loads(line)]
 
 
 def _session_to_json(resources: Mapping[str, Sequence[RemoteFile]]) -> bytes:
