@@ -4,12 +4,13 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-import urllib.request
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -124,7 +125,9 @@ def served(*words):
             yield lines
         finally:
             process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=20)
+            _rest, said = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert "Traceback" not in said
 
 
 def test_ten_thousand_sessions_start_in_seconds(tmp_path):
@@ -192,8 +195,10 @@ def test_bad_arguments():
 
 
 def test_control_addresses_answer_through_the_link():
-    with (
-        served("--sample", "none", "--rtt-ms", "1") as lines,
-        urllib.request.urlopen(f"{lines[0]}/demo/log") as answer,
-    ):
-        assert json.loads(answer.read()) == []
+    """It also ends quietly while somebody is connected."""
+    with ExitStack() as beyond, served("--sample", "none", "--rtt-ms", "1") as lines:
+        parts = urlsplit(lines[0])
+        idle = socket.create_connection((parts.hostname, parts.port), timeout=10)
+        beyond.enter_context(idle)
+        idle.sendall(b"GET /demo/log HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert idle.recv(1 << 16).endswith(b"[]")

@@ -157,11 +157,12 @@ class LinkProxy:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
 
-    async def _accept(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._open.add(task)
-            task.add_done_callback(self._open.discard)
+    def _accept(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._join(near, back))
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+
+    async def _join(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
         forth: asyncio.StreamWriter | None = None
         try:
             await asyncio.sleep(_SETUP_TRIPS * self._rtt_s)
