@@ -159,18 +159,27 @@ def test_wrong_use_ends_with_2(desk: Desk, words: tuple[str, ...], part: str) ->
     assert "secret" not in done.stderr
 
 
-def test_a_name_that_cannot_be_stored(desk: Desk, server: DemoServer) -> None:
-    desk.expected.append("100%.nii")
-    with desk.mounted():
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("100%.nii", 'the server refuses addresses with "%"'),
+        ("x%20y.nii", "'%' and two hex digits stand for a character here"),
+        ("two\nlines.nii", "no control characters, and nothing but UTF-8, in a name"),
+        ("latin\udcfc.nii", "no control characters, and nothing but UTF-8, in a name"),
+    ],
+)
+def test_a_name_that_cannot_be_stored(desk: Desk, server: DemoServer, name: str, why: str) -> None:
+    desk.expected.append(why)
+    with desk.mounted() as point:
         desk.works("mkdir resources/BAD")
         server.clear_log()
-        done = desk.shell("echo x > 'resources/BAD/files/100%.nii'")
-        assert done.returncode == 1
-        assert "Invalid argument" in done.stderr
+        assert not (point / SESSION / "resources/BAD/files" / name).exists()
+        with pytest.raises(OSError, match="Invalid argument"):
+            (point / SESSION / "resources/BAD/files" / name).write_text("x")
         assert [entry for entry in server.log if entry.verb in ("PUT", "POST")] == []
         assert desk.works("ls resources/BAD/files") == ""
     (line,) = [line for line in desk.log().splitlines() if "WARNING" in line]
-    assert "100%.nii" in line
+    assert why in line
 
 
 def test_read_only(desk: Desk, server: DemoServer) -> None:
@@ -268,6 +277,17 @@ def test_the_form_of_mount_8(desk: Desk, server: DemoServer) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(os.listdir(desk.point)) == ["experiments", "resources", "subjects"]
     assert desk.umount().returncode == 0
+
+
+def test_a_part_of_the_archive_by_its_accession(desk: Desk) -> None:
+    with desk.mounted("--path", "XNAT_E00001/scans") as point:
+        assert "4" in os.listdir(point)
+    done = desk.xnatfs(
+        "run", "-s", desk.url, "--path", "XNAT_E00001", "--cd", f"/{SESSION}/scans/4", "--", "pwd"
+    )
+    assert done.stdout.endswith("/mnt/scans/4\n")
+    done = desk.xnatfs("mount", desk.url, desk.point, "--path", "/projects/PVT00")
+    one_line(done, 1, "did you mean PVT000?")
 
 
 def test_umount_says_what_arrived(desk: Desk) -> None:

@@ -131,6 +131,9 @@ def test_an_address_of_another_server_is_refused(at_home: Desk) -> None:
         (f"/{SESSION}/scan", "did you mean scans?"),
         (f"/{SESSION}/resources/qc", "did you mean QC?"),
         ("/projects/PVT000/subjects/haofei1/experiments", "did you mean Haofei01?"),
+        ("PVT000", "no PVT000 in /; did you mean /projects/PVT000?"),
+        ("pvt00/subjects", "did you mean /projects/PVT000?"),
+        ("project", "did you mean projects?"),
         ("/projects/PVT000/subjects/zzz", "no zzz in /projects/PVT000/subjects\n"),
     ],
 )

@@ -165,7 +165,7 @@ def test_a_job_that_finds_its_token_ended_says_so(worker: Desk, server: DemoServ
 
 def test_a_mount_lives_on_after_a_new_login(worker: Desk, server: DemoServer) -> None:
     """Its token was revoked; the next ``xnatfs login`` is its login too."""
-    worker.expected.append("login of 'member'")
+    worker.expected.append("the token of 'member' (the stored login) is refused: it was revoked")
     log_in(worker)
     with worker.mounted("-o", "metadata_ttl=0") as point:
         server.site.accounts.tokens.drop(kept_token(worker).alias)

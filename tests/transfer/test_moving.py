@@ -125,10 +125,23 @@ def test_get_of_a_session_has_every_name_that_can_be_read(types: Type, server, t
     assert not list(out.rglob("*-part-*"))
 
 
+def test_get_of_some_files(types: Type, tmp_path) -> None:
+    some, out = ("--include", "*.1.dcm", "--include", "*.gif"), tmp_path / "out"
+    done = types("get", *some, "XNAT_E00001/scans", out)
+    names = [name.rpartition("/")[2] for name in tree(out)]
+    assert f"{len(names)} files" in done.stdout
+    assert {name.rpartition(".")[2] for name in names} == {"dcm", "gif"}
+    assert all(name.endswith((".1.dcm", ".gif")) for name in names)
+    done = types("get", "--include", "*.nii", "XNAT_E00001/scans", out, code=1)
+    assert "no file *.nii there" in done.stderr
+
+
 def test_flat_and_zip(types: Type, server, tmp_path) -> None:
     whole = Rest(server).files(f"{HELD}/scans/4/resources/DICOM")
     types("get", "--flat", SCAN4 + "/resources/DICOM", tmp_path / "flat")
     assert tree(tmp_path / "flat") == whole
+    done = types("get", SCAN4 + "/resources/DICOM", tmp_path / "scan.zip", code=2)
+    assert "--zip makes a zip" in done.stderr
     types("get", "--zip", SCAN4 + "/resources/DICOM", tmp_path / "scan.zip")
     with zipfile.ZipFile(tmp_path / "scan.zip") as archive:
         assert archive.testzip() is None
@@ -362,6 +375,37 @@ def test_put_of_folders(types: Type, server, tmp_path) -> None:
     types("put", "-r", "--follow-links", "--include", "*.txt", folder, to)
     wanted["results/link.txt"] = b"a"
     assert Rest(server).files(f"{HELD}/resources/RESULTS") == wanted
+
+
+def test_put_says_first_what_cannot_be_sent(types: Type, server, tmp_path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+        (folder / "a.txt").write_bytes(folder.name.encode())
+    to = f"/{SESSION}/resources/ODD"
+    done = types("put", one / "a.txt", two / "a.txt", to, code=2)
+    assert f"{one}/a.txt and {two}/a.txt would both be a.txt" in done.stderr
+    os.mkfifo(one / "pipe")
+    for what in (one, one / "pipe"):
+        done = types("put", "-r", what, to, code=2)
+        assert "pipe is neither a file nor a folder" in done.stderr
+    (one / "pipe").unlink()
+    (one / "up").symlink_to("..")
+    done = types("put", "-r", "--follow-links", one, to, code=2)
+    assert "up is a link to a folder that it lies in" in done.stderr
+    (one / "up").unlink()
+    (one / "lost").symlink_to("nowhere")
+    done = types("put", "-r", "--follow-links", one, to, code=1)
+    assert "lost is a link that leads nowhere" in done.stderr
+    (one / "lost").unlink()
+    assert asked(server, "PUT") == []
+    # What XNAT's addresses cannot hold fails alone, one line for each.
+    (one / "two\nlines.txt").write_bytes(b"x")
+    done = types("put", "-r", one, to, code=1)
+    assert done.stdout.startswith("1 file (3 B)")
+    assert done.stderr.count("\n") == 2
+    assert "one/two?lines.txt: " in done.stderr
+    assert Rest(server).files(f"{HELD}/resources/ODD") == {"one/a.txt": b"one"}
 
 
 def test_put_by_accession_by_address_and_by_a_link(types: Type, server, tmp_path) -> None:

@@ -61,6 +61,10 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
     [
         (["frobnicate"], "xnatfs: unknown verb 'frobnicate'\n"),
         (["unmount"], "xnatfs: unknown verb 'unmount'; did you mean umount?\n"),
+        (["fnid", "/projects/P"], "xnatfs: unknown verb 'fnid'; did you mean find?\n"),
+        (["find", "P", "extra"],
+         "xnatfs: unrecognized argument extra (see `xnatfs find --help`)\n"),
+        (["lab", "/x", "-orw,bogus"], "xnatfs: -o: unknown option 'bogus'\n"),
         (["umount"], "xnatfs: the following arguments are required: MOUNTPOINT "
          "(see `xnatfs umount --help`)\n"),
         (["ls", "--bogus"], "xnatfs: unrecognized argument --bogus (see `xnatfs ls --help`)\n"),

@@ -62,7 +62,7 @@ class _Parser(argparse.ArgumentParser):
             # Without its value, which may be a password.
             word = rest[0].partition("=")[0]
             known = [each.removeprefix("--") for each in self._option_string_actions]
-            near = _near(word.removeprefix("--"), known)
+            near = _near(word.removeprefix("--"), known) if word.startswith("-") else ""
             self.error(f"unrecognized argument {word}{near}")
         return args
 
@@ -134,7 +134,9 @@ def _run(words: list[str]) -> int:
 def _mount_form(words: list[str]) -> list[str]:
     """``xnatfs SERVER MOUNTPOINT -o …``, as mount(8) and fstab call a helper."""
     plain = len(words) >= 2 and not any(word.startswith("-") for word in words[:2])
-    if plain and words[0] not in _NAMES and ("://" in words[0] or words[1].startswith("/")):
+    # With neither an address nor -o it is a verb that was mistyped.
+    helper = plain and ("://" in words[0] or any(word.startswith("-o") for word in words[2:]))
+    if helper and words[0] not in _NAMES:
         return ["mount", *words]
     return words
 

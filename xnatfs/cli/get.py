@@ -30,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--flat", action="store_true", help="all files directly in DEST")
     form.add_argument("--zip", action="store_true", help="DEST is a zip, not a folder")
+    parser.add_argument(
+        "--include", action="append", default=[], metavar="GLOB", help="only such files"
+    )
     moving.add_arguments(parser)
     options.add_to(parser, "get")
 
@@ -39,15 +42,17 @@ def run(args: argparse.Namespace) -> int:
     places, dest = _places_and_dest(args.where)
     if args.zip and dest.is_dir():
         raise UsageError("--zip needs the name of the zip as the last argument")
+    if dest.suffix == ".zip" and not args.zip and not dest.is_dir():
+        raise UsageError(f"{dest}: --zip makes a zip; for a folder of that name make it first")
     tally = Tally()
     paths = [place.path for place in places]
     server = moving.one_server({place.server for place in places})
     with connected(args, server) as (fs, chosen), moving.progress(tally, args) as line:
         get = Get(fs, chosen.settings, tally, line.shown)
         if args.zip:
-            get.into_zip(paths, dest, flat=False)
+            get.into_zip(paths, dest, flat=False, include=args.include)
         else:
-            get.into_folder(paths, dest, flat=args.flat)
+            get.into_folder(paths, dest, flat=args.flat, include=args.include)
         fetched = fs.status()["downloads"]["fetched"]
     return moving.say(tally, args, f"in {dest}", fetched=fetched)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from xnatfs.cli import exits
-from xnatfs.cli.shown import bytes_text, count_text
+from xnatfs.cli.shown import bytes_text, count_text, printable
 from xnatfs.errors import UsageError
 from xnatfs.transfer.tally import Tally
 
@@ -95,7 +95,7 @@ def say(tally: Tally, args: argparse.Namespace, text: str, **more: object) -> in
     failed = count_text(len(tally.failures), "file")
     print(f"xnatfs: {failed} failed{untried}:", file=sys.stderr)
     for failure in tally.failures[:_NAMES_SHOWN]:
-        print(f"  {failure.path}: {failure.error}", file=sys.stderr)
+        print(f"  {printable(failure.path)}: {failure.error}", file=sys.stderr)
     if len(tally.failures) > _NAMES_SHOWN:
         print(f"  … and {len(tally.failures) - _NAMES_SHOWN} more", file=sys.stderr)
     return exits.code_of(tally.failures[0].error)

@@ -128,7 +128,7 @@ class FileSystem:
         """
         self._session.adopt()
         self._parts.spool.adopt()
-        self._node("/", waiter)
+        self._root = self.search.resolve(self._root, waiter)
 
     def recover(self) -> None:
         """Send what mounts of this account that are gone had to send. Never raises."""

@@ -6,6 +6,7 @@ there is only libfuse 3, mfusepy does, whose differences are evened out here and
 
 from __future__ import annotations
 
+import codecs
 import ctypes.util
 import errno
 import logging
@@ -46,6 +47,23 @@ _GROUP = re.compile(rb"^Tgid:\t(\d+)$", re.MULTILINE)
 # uploads would hold up every reader.
 _BOUNDED_THREADS = (3, 12)
 _MAX_THREADS = 64
+
+
+# What file names are to Python, as with os.fsdecode: a name that is no UTF-8 reaches the
+# operations, which say so. The bindings know encodings by name only, and give up at such a name.
+_NAMES = "xnatfs_names"
+
+
+def _names(encoding: str) -> codecs.CodecInfo | None:
+    if encoding != _NAMES:
+        return None
+    return codecs.CodecInfo(
+        lambda text, _errors="": (text.encode("utf-8", "surrogateescape"), len(text)),
+        lambda raw, _errors="": (bytes(raw).decode("utf-8", "surrogateescape"), len(raw)),
+    )
+
+
+codecs.register(_names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +303,7 @@ def options(settings: Settings, version: tuple[int, int], *, allow_other: bool) 
     chosen: dict[str, Any] = {
         "foreground": True,
         "raw_fi": True,
+        "encoding": _NAMES,
         "fsname": settings.server.url.replace("\\", "\\\\").replace(",", "\\,"),
         # findmnt, ``umount -a -t fuse.xnatfs`` and job epilogs find the mount by it.
         "subtype": "xnatfs",

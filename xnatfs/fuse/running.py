@@ -249,7 +249,7 @@ class _Attempt:
 
         Raises: NotFound, with the nearest name; UsageError: it lies elsewhere.
         """
-        top = self.settings.view.path.rstrip("/")
+        top = fs.search.resolve(self.settings.view.path, waiter).rstrip("/")
         path = fs.search.resolve(folder, waiter)
         if path != top and not path.startswith(f"{top}/"):
             raise UsageError(f"--cd {path}: only {top} is mounted (--path)")

@@ -22,8 +22,10 @@ T = TypeVar("T")
 NAME_MAX = 255  # bytes, the limit of every Linux file system
 
 _ESCAPED = re.compile(r"%([0-9A-F]{2})")
-# Slash, NUL and the other control characters (C0, DEL), and lone surrogates, which stand for
-# bytes that are no UTF-8; "%" only where it would be read as an escape.
+# NUL and the other control characters (C0, DEL), and lone surrogates, which stand for bytes that
+# are no UTF-8.
+_UNSTORABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+# Those and the slash; "%" only where it would be read as an escape.
 _UNSAFE = re.compile("[\x00-\x1f\x7f/\ud800-\udfff]|%(?=[0-9A-Fa-f]{2})")
 
 
@@ -57,6 +59,8 @@ def server_name(name: str) -> str:
 
     Raises: BadName: the name would not come back from there as it is.
     """
+    if _UNSTORABLE.search(name):
+        raise BadName(f"{name!r}: no control characters, and nothing but UTF-8, in a name")
     label = decode_name(name)
     if encode_name(label) != name:
         raise BadName(f"{name!r}: '%' and two hex digits stand for a character here")

@@ -352,6 +352,13 @@ class Identity:
                 "run `xnatfs login`",
                 said,
             )
+        if mine.source == STORED:
+            return self._refused(
+                f"the token of {mine.name!r} (the stored login) is refused: it was revoked or has "
+                "ended, the account is locked, or all sessions that the server allows this user "
+                "are in use; run `xnatfs login`",
+                said,
+            )
         return self._refused(
             f"login of {mine.name!r} (from {mine.source}) refused: "
             "wrong password, expired alias token, locked account, a site with single sign-on (use "

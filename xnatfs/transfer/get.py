@@ -7,6 +7,7 @@ a file appears under its name when all of it is there.
 from __future__ import annotations
 
 import fcntl
+import fnmatch
 import hashlib
 import os
 import secrets
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from xnatfs.config import MIB, Settings
-from xnatfs.errors import AlreadyExists, ContentProblem, UsageError
+from xnatfs.errors import AlreadyExists, ContentProblem, NotFound, UsageError
 from xnatfs.fs.below import Below, Open
 from xnatfs.fs.filesystem import FileSystem
 from xnatfs.transfer.engine import Engine
@@ -51,18 +52,22 @@ class Get:
         self._tally = tally
         self._engine: Engine[tuple[Below, Path]] = Engine(tally, shown)
 
-    def into_folder(self, paths: Iterable[str], folder: Path, *, flat: bool) -> None:
+    def into_folder(
+        self, paths: Iterable[str], folder: Path, *, flat: bool, include: Sequence[str] = ()
+    ) -> None:
         """Bring files to a folder; one that is there with the right content is left alone.
 
         Args:
             paths: in the archive.
             folder: made if need be. The path of one file may have another file's name here.
             flat: all files directly in the folder, in place of the archive's own layout.
+            include: names of the files wanted (with ``*`` and ``?``); empty: all.
 
-        Raises: UsageError: two files would have one name. NotFound; DiskFault, NoSpace,
+        Raises: UsageError: two files would have one name. NotFound: a path, or any such file;
+            DiskFault, NoSpace,
             QuotaExceeded; what a listing raises; KeyboardInterrupt.
         """
-        targets = list(self._targets(list(paths), folder, flat=flat))
+        targets = self._targets(list(paths), folder, include, flat=flat)
         _refuse_clashes(targets)
         for place in {place.parent for _, place in targets}:
             _remove_leftovers(place)
@@ -71,12 +76,14 @@ class Get:
             [list(group) for _, group in groups], self._bring, lambda target: target[0].path
         )
 
-    def into_zip(self, paths: Iterable[str], place: Path, *, flat: bool) -> None:
+    def into_zip(
+        self, paths: Iterable[str], place: Path, *, flat: bool, include: Sequence[str] = ()
+    ) -> None:
         """Bring files into one zip, without compression, as the archive's own.
 
         Args, raises: as ``into_folder``; ``place``: of the zip, replaced when all are in it.
         """
-        targets = list(self._targets(list(paths), Path(), flat=flat))
+        targets = self._targets(list(paths), Path(), include, flat=flat)
         _refuse_clashes(targets)
         waiter = self._waiter()
         with (
@@ -95,17 +102,22 @@ class Get:
                 )
 
     def _targets(
-        self, paths: Sequence[str], folder: Path, *, flat: bool
-    ) -> Iterator[tuple[Below, Path]]:
+        self, paths: Sequence[str], folder: Path, include: Sequence[str], *, flat: bool
+    ) -> list[tuple[Below, Path]]:
         seen: set[str] = set()
+        targets = []
         for path in paths:
             for file in self._fs.depth.files(path, self._waiter()):
-                if file.path in seen:
+                name = file.path.rpartition("/")[2]
+                wanted = not include or any(fnmatch.fnmatchcase(name, it) for it in include)
+                if file.path in seen or not wanted:
                     continue
                 seen.add(file.path)
                 self._tally.expect(file.row.size or 0)
-                name = file.path.rpartition("/")[2]
-                yield file, folder / (name if flat else file.place)
+                targets.append((file, folder / (name if flat else file.place)))
+        if include and not targets:
+            raise NotFound(f"no file {' or '.join(include)} there")
+        return targets
 
     def _bring(self, target: tuple[Below, Path]) -> None:
         file, place = target

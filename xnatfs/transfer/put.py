@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -184,7 +185,8 @@ def local_files(
         include: names of the files wanted in folders (with ``*`` and ``?``); empty: all.
         follow_links: send what links lead to; else they are an error.
 
-    Raises: UsageError: a folder without ``recursive``, a link, nothing to send. NotFound.
+    Raises: UsageError: a folder without ``recursive``, a link, what is no file, two that would
+        have one name, nothing to send. NotFound.
     """
     found = []
     for path in given:
@@ -202,6 +204,13 @@ def local_files(
             found.append(_source(path, path.name))
     if not found:
         raise UsageError("nothing to send")
+    first: dict[str, Path] = {}
+    for source in found:
+        if source.path in first:
+            raise UsageError(
+                f"{first[source.path]} and {source.local} would both be {source.path} there"
+            )
+        first[source.path] = source.local
     return found
 
 
@@ -222,8 +231,16 @@ def _check_link(path: Path, *, follow_links: bool) -> None:
         raise UsageError(
             f"{path} is a link, which XNAT cannot store: --follow-links sends the file"
         )
+    if path.is_dir() and path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve()):
+        raise UsageError(f"{path} is a link to a folder that it lies in")
 
 
 def _source(local: Path, path: str) -> Source:
+    if local.is_symlink() and not local.exists():
+        raise NotFound(f"{local} is a link that leads nowhere")
     with local_disk(str(local)):
-        return Source(local, path, local.stat().st_size)
+        about = local.stat()
+    # To read from a pipe would be to wait for whoever writes into it.
+    if not stat.S_ISREG(about.st_mode):
+        raise UsageError(f"{local} is neither a file nor a folder")
+    return Source(local, path, about.st_size)

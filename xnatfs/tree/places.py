@@ -10,8 +10,9 @@ import difflib
 import posixpath
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
-from xnatfs.errors import BadName, BadReply, NotFound
+from xnatfs.errors import BadName, BadReply, NotFound, XnatfsError
 from xnatfs.model.entities import Item, Kind
 from xnatfs.model.levels import EXPERIMENT, PROJECT, SUBJECT
 from xnatfs.model.paths import decode_name, encode_name
@@ -121,5 +122,10 @@ def _follow(names: Namespace, node: Node, waiter: Waiter) -> Node:
 
 def _near(names: Namespace, node: Node, part: str, waiter: Waiter) -> str:
     known = {child.name.lower(): child.name for child in names.children(node, waiter)}
+    if node.path == "/":
+        # A project's name alone; that they cannot be listed is not what is to be told here.
+        with suppress(XnatfsError):
+            projects = names.child(node, PROJECT.collection, waiter)
+            known |= {each.name.lower(): each.path for each in names.children(projects, waiter)}
     near = difflib.get_close_matches(part.lower(), known, 1)
     return f"; did you mean {known[near[0]]}?" if near else ""
