@@ -167,4 +167,6 @@ def test_context_path(start, accession):
     assert server.url.endswith("/xnat")
     answer = client.get(f"{accession}/resources/QC/files/qc.csv")
     assert answer.body.startswith(b"scan")
+    files = client.get(f"{accession}/resources/QC/files?format=json").json()["ResultSet"]
+    assert files["Columns"] == [{"key": "URI", "serverRoot": "/xnat"}]
     assert any("Path=/xnat" in it for it in answer.headers.get_all("Set-Cookie"))

@@ -208,6 +208,7 @@ def test_post_to_a_list(client):
     assert made.body.decode() == made.headers["Location"]
     assert "/data/subjects/XNAT_S" in made.headers["Location"]
     assert client.ask("POST", f"{P}/subjects?label=Posted", b"").status == 409
+    assert client.ask("POST", f"{P}/subjects/Posted/experiments?label=X", b"").status == 417
 
 
 def test_role_decides(client, session, accession):

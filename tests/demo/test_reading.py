@@ -149,11 +149,19 @@ def test_shortcut_stops_at_the_first_catalog(client, accession):
 
 
 def test_shortcut_folders_and_patterns(client, accession):
-    """R§12.2: one match is the file itself, several are 404."""
-    assert client.get(f"{accession}/files/a/").status == 404
-    assert client.get(f"{accession}/files/a/b/").body == b"nested\n"
-    assert client.get(f"{accession}/files/qc*").body.startswith(b"scan,snr")
-    assert client.get(f"{accession}/files/n*").status == 404
+    """R§12.1, R§12.2: one match of the first catalog is the file itself, several are 404."""
+    first = f"{accession}/files"  # QC
+    assert client.send(f"{accession}/resources/QC/files/d/e/one", b"one").status == 200
+    assert client.get(f"{first}/d/").body == b"one"
+    assert client.get(f"{first}/qc*").body.startswith(b"scan,snr")
+    assert client.get(f"{first}/q..csv*").body.startswith(b"scan,snr")
+    assert client.get(f"{first}/*").status == 404
+    assert client.send(f"{accession}/resources/QC/files/d/two", b"two").status == 200
+    assert client.get(f"{first}/d/").status == 404
+    with zipfile.ZipFile(io.BytesIO(client.get(f"{first}/d/?format=zip").body)) as packed:
+        assert packed.namelist() == ["d/e/one", "d/two"]
+    assert client.get(f"{first}/a/b/").status == 404  # in a later catalog
+    assert client.delete(f"{accession}/resources/QC/files/d/").status == 200
 
 
 def test_index_and_filters(client, accession):
@@ -171,6 +179,11 @@ def test_locators(client, accession):
     row = client.get(f"{accession}/resources/QC/files?format=json&locator=absolutePath").rows()[0]
     assert row["absolutePath"].endswith("/archive/PVT000/arc001/Haofei01_MR1/RESOURCES/QC/qc.csv")
     assert "URI" not in row
+    other = f"{accession}/resources/QC/files?format=json&locator="
+    assert client.get(f"{other}PROJECTPATH").rows()[0]["projectPath"] == (
+        "PVT000/arc001/Haofei01_MR1/RESOURCES/QC/qc.csv"
+    )
+    assert client.get(f"{other}nonsense").rows()[0]["URI"].endswith("/files/qc.csv")
 
 
 def test_uris(client, session, accession):

@@ -353,6 +353,19 @@ def test_delete_statuses(client, box, accession):
     assert client.send(f"{box}/files/a", b"x").body == b'{"duplicates":["a"]}'
 
 
+def test_of_two_with_one_label_the_first_is_meant(client, accession):
+    """R§8: GET reads both, PUT and DELETE of files look at the first; numbers tell them apart."""
+    twice = f"{accession}/resources/TWICE"
+    assert client.delete(f"{twice}/files/second.txt").status == 404
+    assert client.send(f"{twice}/files/third.txt", b"3").status == 200
+    rows = {it["Name"]: it["cat_ID"] for it in client.get(f"{twice}/files?format=json").rows()}
+    assert rows["third.txt"] == rows["first.txt"] != rows["second.txt"]
+    assert client.delete(f"{twice}/files/third.txt").status == 200
+    there = f"{accession}/resources/{rows['second.txt']}/files"
+    assert client.send(f"{there}/fourth.txt", b"4").status == 200
+    assert client.delete(f"{there}/fourth.txt").status == 200
+
+
 def test_refresh(client, box):
     """R§7: append finds files that no catalog lists, delete drops lost ones."""
     _filled(client, box, "a")
@@ -381,9 +394,31 @@ def test_without_checksums(start, accession):
     assert rows["new"]["digest"] == ""
 
 
-def test_restart_keeps_everything(start, accession, tmp_path):
+def test_restart_keeps_everything(start, session, accession, tmp_path):
+    """Files, catalogs, objects, rights and tokens; what was deleted stays so; ids are new."""
     server, client = start(root=tmp_path / "kept")
-    client.send(f"{accession}/resources/KEPT/files/a", b"kept")
+    place = "/data/projects/PVT000/subjects"
+    client.send(f"{accession}/resources/KEPT/files/sub/a?format=X&tags=t", b"kept")
+    client.send(f"{accession}/resources/KEPT/files", b"umlaut", "ö.txt", "POST")
+    client.delete(f"{accession}/resources/QC")
+    client.put(f"{place}/Haofei01/experiments/Haofei01_MR2?label=OTHER")
+    client.put(f"{place}/Subject_02/projects/SHARED00?label=There")
+    client.put(f"{place}/Subject_02?gender=male")
+    client.put(f"{session}/scans/9?xsiType=xnat:mrScanData&type=T9")
+    made = client.put(f"{place}/LAST").body
+    client.put("/data/projects/PVT000/users/Members/nobody")
+    token = client.as_("reader").get("/data/services/tokens/issue").json()
+    paths = (
+        "/data/projects/PVT000/experiments", f"{place}?columns=label,gender", f"{session}/scans",
+        "/data/projects/SHARED00/subjects?sortBy=ID", f"{accession}/resources",
+        f"{accession}/resources/KEPT",
+        f"{accession}/files?all=true", "/data/projects/PVT000/users", "/data/projects",
+    )  # fmt: skip
+    before = [client.get(it).body for it in paths]
     server.stop()
     _again, client = start(root=tmp_path / "kept")
-    assert client.get(f"{accession}/resources/KEPT/files/a").body == b"kept"
+    assert [client.get(it).body for it in paths] == before
+    assert client.get(f"{accession}/resources/KEPT/files/sub/a").body == b"kept"
+    alias = client.as_(token["alias"])
+    assert alias.ask("GET", "/data/auth", password=token["secret"]).status == 200
+    assert client.put(f"{place}/NEXT").body > made

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
@@ -80,6 +81,18 @@ def parse(text: bytes) -> tuple[Entry, ...]:
         tags = tuple(tag.text or "" for tag in element.iter(f"{{{NAMESPACE}}}tag"))
         entries.append(Entry(**fields, size=meta.get("SIZE", ""), tags=tags))
     return tuple(entries)
+
+
+def matching(entries: Iterable[Entry], path: str) -> list[Entry]:
+    """The entries that a path ending in `*` means: a regular expression over whole paths (R§5.2).
+
+    Its last `*` stands for `.*`. What is no expression matches nothing.
+    """
+    try:
+        pattern = re.compile(path[:-1] + ".*")
+    except re.error:
+        return []
+    return [it for it in entries if pattern.fullmatch(it.uri)]
 
 
 def render(label: str, entries: Iterable[Entry]) -> bytes:

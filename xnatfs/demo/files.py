@@ -24,6 +24,8 @@ _COLUMNS = (
     "Name", "Size", "URI", "collection", "file_tags", "file_format", "file_content", "cat_ID",
     "digest",
 )  # fmt: skip
+# What may stand in the place of URI.
+_LOCATORS = {"absolutepath": "absolutePath", "projectpath": "projectPath"}
 _VARIANTS = (*tables.LIST_VARIANTS, "image/jpeg")  # R§12.7
 _TYPES = {
     "bmp": "image/bmp", "gif": "image/gif", "html": "text/html", "jpg": "image/jpeg",
@@ -62,6 +64,8 @@ def _answer(call: Call) -> Reply:
         raise Refusal(500)  # the real code runs into a null pointer there (R§1.4)
     pairs = addresses.resources(call, call.variable("RES"), level)
     single = "RES" in call.variables and len(pairs) == 1
+    if path:
+        pairs = pairs[:1]  # the first catalog ends the search, with or without a match (R§12.1)
     if query.has("index") and not path:
         found = dict(enumerate(_found(call, pairs)))
         index = query.get("index")
@@ -80,27 +84,30 @@ def _answer(call: Call) -> Reply:
     inside = _LOOK_INSIDE.fullmatch(path) if single else None
     if inside is not None:
         return _zip_entry(call, _found(call, pairs, inside[1], exact=True), inside[2])
-    # Below several resources one of all must match a pattern, and the first one have a path
-    # (R§12.1, R§12.2).
-    exact = single or not path.endswith(("/", "*"))
-    chosen = _found(call, pairs[:1] if exact else pairs, path, exact=exact)
+    # Through a short-cut a folder or a pattern is the file that it alone means (R§12.2).
+    chosen = _found(call, pairs, path, exact=single)
     return _bytes(call, chosen[0] if len(chosen) == 1 else None)
 
 
 def _found(
     call: Call, pairs: list[addresses.Pair], path: str = "", *, exact: bool = False
 ) -> list[Found]:
-    """The entries below a folder (`a/`), with the start of a name (`a*`), of a path; "" is all."""
+    """The entries below a folder (`a/`), by a pattern (`a*`), or of a path; "" is all."""
     contents, formats = call.query.all("file_content"), call.query.all("file_format")
     found = []
     for holder, resource in pairs:
         known = call.site.archive.catalog(resource)
-        if path.endswith(("/", "*")) and not exact:
-            start = path.removesuffix("*")
-            entries = [it for it in known.entries if it.uri.startswith(start)]
+        one = known.find(path) if path else None
+        if one:
+            entries = [one]
+        elif exact:
+            entries = []
+        elif path.endswith("*"):
+            entries = catalog.matching(known.entries, path)
+        elif path and not path.endswith("/"):
+            entries = []
         else:
-            one = known.find(path) if path else None
-            entries = [one] if one else [] if path else list(known.entries)
+            entries = [it for it in known.entries if it.uri.startswith(path)]
         found += [
             Found(holder, resource, it)
             for it in entries
@@ -110,7 +117,8 @@ def _found(
 
 
 def _listing(call: Call, found: list[Found], base: str) -> Reply:
-    archive, locator = call.site.archive, call.query.get("locator", "URI")
+    archive = call.site.archive
+    locator = _LOCATORS.get(call.query.get("locator").lower(), "URI")
     starts: dict[str, str] = {}
     rows = []
     for it in found:
@@ -132,7 +140,7 @@ def _listing(call: Call, found: list[Found], base: str) -> Reply:
             "digest": entry.digest,
         })  # fmt: skip
     columns = tuple(locator if name == "URI" else name for name in _COLUMNS)
-    notes = ({"key": locator, "serverRoot": ""},)
+    notes = ({"key": "URI", "serverRoot": call.site.options.context_path},)
     return tables.render(Table(columns, rows, (("title", "Files"),), notes), call)
 
 

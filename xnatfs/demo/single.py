@@ -151,6 +151,7 @@ def post(kind: str, call: Call) -> Reply:
     if home is None or parent is None or not label:
         raise Refusal(400)
     call.need("edit", home.id)
+    _check_type(kind, call.query.get("xsiType"), None)
     made = _made(call, kind, home.id, parent.key, label, fields_of((), call.query))
     where = f"{call.base}/data/{kind}s/{made.id}"
     return text(where, status=201).adding(("Location", where))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import re
 import shutil
 import tarfile
 import zipfile
@@ -21,7 +20,7 @@ from typing import Any
 
 from xnatfs.demo import addresses
 from xnatfs.demo.calls import Call
-from xnatfs.demo.catalog import Entry
+from xnatfs.demo.catalog import Entry, matching
 from xnatfs.demo.multipart import MultipartError, parts
 from xnatfs.demo.objects import Holder, Resource
 from xnatfs.demo.tables import json_text
@@ -216,10 +215,10 @@ def delete(call: Call) -> Reply:
     pairs = addresses.resources(call, call.variable("RES"), target.holders)
     if not pairs or "RES" not in call.variables:
         raise Refusal(400, "Unable to identify resource.")
-    if not all(call.may("delete", holder) for holder, _resource in pairs):
+    holder, resource = pairs[0]  # of several with one label the first, whatever it holds
+    if not call.may("delete", holder):
         raise Refusal(403, "User account doesn't have permission to delete this file.")
-    removed = sum(_remove(call, resource) for _holder, resource in pairs)
-    if not removed:
+    if not _remove(call, resource):
         raise Refusal(204 if call.query.flag("accept-not-found") else 404)
     return text("")
 
@@ -239,14 +238,9 @@ def _remove(call: Call, resource: Resource) -> int:
 def _doomed(entries: tuple[Entry, ...], path: str) -> set[str]:
     """The paths that a DELETE removes.
 
-    Every one that equals or starts with `path`; if that ends in `*` it is besides a regular
-    expression over the whole path, its last `*` standing for `.*`. An empty path means all.
+    Every one that equals or starts with `path`, and those that match it if it ends in `*`. An empty
+    path means all.
     """
-    chosen = {entry.uri for entry in entries if entry.uri.startswith(path)}
-    if path.endswith("*"):
-        try:
-            pattern = re.compile(path[:-1] + ".*")
-        except re.error:
-            return chosen
-        chosen |= {entry.uri for entry in entries if pattern.fullmatch(entry.uri)}
-    return chosen
+    chosen = [it for it in entries if it.uri.startswith(path)]
+    chosen += matching(entries, path) if path.endswith("*") else []
+    return {it.uri for it in chosen}
