@@ -1,4 +1,4 @@
-"""What the server sees of fifty tasks that start at once: the figures of docs/HPC.md."""
+"""What the server sees of fifty tasks that start at once: the figures of docs/hpc/README.md."""
 
 from __future__ import annotations
 

@@ -190,7 +190,8 @@ def test_status_for_programs(desk: Desk, server: DemoServer) -> None:
         told = json.loads(desk.xnatfs("status", "--json").stdout)
         (mount,) = told["mounts"]
         assert (mount["mountpoint"], mount["state"]) == (str(point), "live")
-        assert mount["status"]["login"] == {"source": "XNAT_USER", "expires": 0.0}
+        login = {"source": "XNAT_USER", "expires": 0.0, "refused": ""}
+        assert mount["status"]["login"] == login
         assert told["logins"] == []
     assert json.loads(desk.xnatfs("status", "--json").stdout)["mounts"] == []
     assert within(5, lambda: not list((desk.state / "mounts").glob("*.json")))

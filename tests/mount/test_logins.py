@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import OpenDesk
-from tests.mount.desk import PLAIN, SESSION, XNATFS, Desk, within
+from tests.core.driver import Rest
+from tests.mount.desk import HELD, PLAIN, SESSION, XNATFS, Desk, process, within
 from xnatfs.demo.server import DemoServer, ServerOptions
 from xnatfs.demo.users import AliasToken
 
@@ -172,6 +173,7 @@ def test_a_mount_lives_on_after_a_new_login(worker: Desk, server: DemoServer) ->
         server.expire_sessions()
         with pytest.raises(PermissionError):
             os.listdir(point / SESSION / "scans")
+        assert "  login: 127.0.0.1:" in worker.xnatfs("status").stdout
         log_in(worker)
         assert "4" in os.listdir(point / SESSION / "scans")
         assert (point / PLAIN).read_text() == "plain\n"
@@ -221,3 +223,42 @@ def test_doctor_warns_of_passwords_that_others_see(desk: Desk) -> None:
     assert f"{netrc}: others may read it (mode 0640); run: chmod 600 {netrc}" in done.stdout
     assert "qstat -f" in done.stdout
     assert "hunter2" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("then", "status"),
+    [
+        # What was written before is kept and named.
+        ("exec 9>&-", 75),
+        # What needs the server now is an error.
+        ("exec 9>&-; mkdir AGAIN", 1),
+    ],
+)
+def test_a_login_that_ends_during_a_job_loses_nothing(
+    worker: Desk, server: DemoServer, tmp_path: Path, then: str, status: int
+) -> None:
+    """`run` ends with the command's status, else with 75; with 125 if it ended before."""
+    why = "the token of 'member' (the stored login) is refused"
+    worker.expected.append(why)
+    log_in(worker)
+    gone = tmp_path / "gone"
+    script = f"""
+        cd "$XNATFS_MOUNT/{SESSION}/resources" && mkdir LATE
+        exec 9>LATE/files/late.txt; echo late >&9
+        touch {tmp_path}/up
+        until [ -e {gone} ]; do sleep 0.1; done
+        {then}
+    """
+    with process(XNATFS, "run", "--", "sh", "-euc", script, env=worker.variables) as job:
+        assert within(30, (tmp_path / "up").exists)
+        server.site.accounts.tokens.drop(kept_token(worker).alias)
+        server.expire_sessions()
+        gone.touch()
+        _, said = job.communicate(timeout=60)
+    assert job.returncode == status, said
+    assert f"xnatfs: {server.url.removeprefix('http://')}: {why}" in said
+    assert "1 file did not arrive; the data is kept, see `xnatfs uploads`" in said
+    one_line(worker.xnatfs("run", "--", "true"), 125, why, "xnatfs login")
+    log_in(worker)
+    assert worker.xnatfs("uploads", "send").returncode == 0
+    assert Rest(server).files(f"{HELD}/resources/LATE") == {"late.txt": b"late\n"}

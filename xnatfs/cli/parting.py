@@ -17,6 +17,8 @@ def say_farewell(last: Farewell, *, quiet: bool = False) -> int:
     if last.sent_files and not quiet:
         print(f"{count_text(last.sent_files, 'file')} arrived ({bytes_text(last.sent_bytes)})")
     sys.stdout.flush()
+    if last.refused:
+        tell(last.refused)
     if last.pending and last.offline:
         size = bytes_text(sum(int(row.get("size", 0)) for row in last.pending))
         tell(

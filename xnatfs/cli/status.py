@@ -103,7 +103,9 @@ def _print(row: dict[str, Any]) -> None:
         print(f"  not on the server: {upload.get('path')} {upload.get('error') or ''}".rstrip())
     for failure in failures:
         print(f"  could not be read: {failure.get('path')} {failure.get('reason') or ''}".rstrip())
-    if (ends := status.get("login", {}).get("expires")) and ends < time.time() + _ENDS_SOON_S:
+    if refused := status.get("login", {}).get("refused"):
+        print(f"  login: {refused}")
+    elif (ends := status.get("login", {}).get("expires")) and ends < time.time() + _ENDS_SOON_S:
         print(f"  login: {expiry_text(ends)}")
     if row["log"]:
         print(f"  log: {row['log']}")

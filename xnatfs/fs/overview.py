@@ -14,7 +14,11 @@ def status(parts: Parts, mount: str) -> dict[str, Any]:
     return {
         "server": parts.session.url,
         "user": parts.session.user,
-        "login": {"source": login.source, "expires": login.expires},
+        "login": {
+            "source": login.source,
+            "expires": login.expires,
+            "refused": parts.session.refused,
+        },
         "mount": mount,
         "path": parts.settings.view.path,
         "started": parts.started,

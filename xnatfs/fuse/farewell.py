@@ -19,5 +19,7 @@ class Farewell:
     pending: list[dict[str, Any]] = field(default_factory=list)
     # What is pending shall wait: the mount used no network.
     offline: bool = False
+    # Why the server takes the login no more; "" while it does.
+    refused: str = ""
     # ``ReadFailure`` as dictionaries.
     read_failures: list[dict[str, Any]] = field(default_factory=list)

@@ -341,6 +341,7 @@ class Serving:
             sent_bytes=int(uploads.get("sent_bytes", 0)),
             pending=self._fs.pending(),
             offline=bool(status.get("offline")),
+            refused=str(status.get("login", {}).get("refused", "")),
             read_failures=[asdict(failure) for failure in self._fs.read_failures()],
         )
         level = logging.INFO if last.offline else logging.WARNING

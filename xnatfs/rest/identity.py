@@ -110,6 +110,12 @@ class Identity:
         return self._means.credentials
 
     @property
+    def refused(self) -> str:
+        """Why the server takes this login no more; "" while it does."""
+        with self._changed:
+            return str(self._refusal or "")
+
+    @property
     def _credentials(self) -> Credentials:
         return self._means.credentials
 

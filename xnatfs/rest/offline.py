@@ -41,6 +41,11 @@ class OfflineSession(Session):
         return Credentials(self._user, "", "--offline")
 
     @property
+    def refused(self) -> str:
+        """Nobody is asked."""
+        return ""
+
+    @property
     def place(self) -> str:
         """Host and job of this process."""
         return whereabouts()

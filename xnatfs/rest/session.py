@@ -64,6 +64,11 @@ class Session:
         return self._identity.credentials
 
     @property
+    def refused(self) -> str:
+        """Why the server takes this login no more; "" while it does."""
+        return self._identity.refused
+
+    @property
     def place(self) -> str:
         """Host and job of this process, for the server's record of changes."""
         return self._wire.place

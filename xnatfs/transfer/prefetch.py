@@ -56,7 +56,7 @@ class Prefetch:
         listed = [list(group) for group in self._groups(paths)]
         groups = [group for group in listed if _wanted(group[0], resources)]
         if listed and not groups:
-            labels = ", ".join(sorted({group[0].label for group in listed}))
+            labels = ", ".join(sorted({group[0].label for group in listed} - {""}))
             raise NotFound(f"no files of resource {', '.join(resources)} there; it has {labels}")
         for file in chain.from_iterable(groups):
             self._tally.expect(file.row.size or 0)
