@@ -243,6 +243,14 @@ def test_ls(desk: Desk, server: DemoServer) -> None:
     one_line(done, 1, "did you mean PVT000?")
 
 
+def test_names_in_any_locale(desk: Desk) -> None:
+    words = ("ls", "-s", desk.url, f"/{SESSION}/resources/NAMES/files")
+    done = desk.xnatfs(*words, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == desk.xnatfs(*words).stdout
+    assert not done.stdout.isascii()
+
+
 def test_status_and_doctor(desk: Desk, server: DemoServer) -> None:
     assert desk.xnatfs("status").stdout == "nothing is mounted\n"
     with desk.mounted():
