@@ -101,17 +101,28 @@ class Files:
             file = self._by_key.setdefault(key, made)
             file.holds += 1
         if file is not made:
-            made.give_up()
-            made.close()
+            made.not_needed()
         return file
 
-    def let_go(self, file: OpenFile) -> None:
-        """A held file is needed no more; without a descriptor it ends, and pins nothing."""
+    def hold_if_there(self, resource: Item, path: str) -> OpenFile | None:
+        """As ``hold``, of what is in the table: it stays there until ``let_go``."""
+        with self._mu:
+            file = self._by_key.get((resource.address, path))
+            if file is not None:
+                file.holds += 1
+            return file
+
+    def let_go(self, file: OpenFile) -> bool:
+        """A held file is needed no more; without a descriptor it ends, and pins nothing.
+
+        Returns: whether it has ended.
+        """
         with self._mu:
             file.holds -= 1
             ends = self._ends(file)
         if ends:
             file.close()
+        return ends
 
     def decided(self, file: OpenFile) -> bool:
         """A file was sent in the background, or not; whether it ends with that."""
@@ -210,11 +221,11 @@ class Files:
 
     def release(self, handle: int, waiter: Waiter) -> None:
         """A descriptor is gone; with the last one the file ends, unless it lives here only."""
-        file, _ = self.by_handle(handle)
+        file, descriptor = self.by_handle(handle)
         with self._mu:
-            last = not any(
-                other is file for number, (other, _) in self._handles.items() if number != handle
-            )
+            self._handles[handle] = (file, replace(descriptor, released=True))
+            # Of several that are released at once one is the last.
+            last = all(one.released for other, one in self._handles.values() if other is file)
         if last:
             # Still in the table while it is being sent: look-ups find it.
             file.finish(waiter)

@@ -81,8 +81,10 @@ class OpenFile:
         self.base = version
         # Removed while open: nothing more is sent, the content lives until the last release …
         self.removed = False
-        # … and then this file of the server goes, unless its name came back meanwhile.
+        # … and then the file of this name goes, unless the name came back meanwhile.
         self.removes = ""
+        # What was closed of it and is another file's now, which has its name.
+        self._passed_on: Upload | None = None
         # Nobody wants the content any more.
         self.given_up = False
         # Opens and renames that are at work with it; ``files`` counts and guards them.
@@ -361,6 +363,8 @@ class OpenFile:
         label: str,
         base: Version | None,
         waiter: Waiter,
+        *,
+        local_only: bool = False,
         over: OpenFile | None = None,
     ) -> bool:
         """The file is about to get another name: what is in the spool goes there.
@@ -370,8 +374,8 @@ class OpenFile:
             label: path in the mount.
             base: the server's version under the new name, which it replaces; None: there is none.
             waiter: the limits of the caller's wait.
-            over: what is only here under that name, its turn held: it is given up, but what was
-                closed of it counts until the content of this one is complete.
+            local_only: never sent under the new name.
+            over: what had that name until now (``succeed``).
 
         Returns: False: the server has got it meanwhile, under the old name; nothing has changed.
 
@@ -384,26 +388,35 @@ class OpenFile:
             if not isinstance(state, Reading):
                 upload = state.upload
                 before = None if isinstance(state, Sealed) else state.before
-                for one in filter(None, (before, upload)):
-                    self._ways.readdress(one, self.resource, path, label, base)
+                if before is not None:
+                    self._ways.readdress(before, self.resource, path, label, base)
+                # Where something else counts, it need not be on disk what this one is called.
+                self._ways.readdress(
+                    upload, self.resource, path, label, base, surely=before is None
+                )
                 if isinstance(state, Failed) and upload.record.md5:
                     # Under another name it may go.
                     upload.reopen()
                     self._state = Writing(upload, before)
                 self._written = isinstance(self._state, Writing)
             if over is not None:
-                self._succeed(over)
-            self.base = base
+                self.succeed(over)
+            self.base, self.local_only = base, local_only
             return True
 
-    def _succeed(self, other: OpenFile) -> None:
-        """Stand in the place of another, which is given up; called with both turns."""
+    def succeed(self, other: OpenFile) -> None:
+        """Get the name of another file, which has stepped aside; called with the turn, if shared.
+
+        What was closed of the other counts until the content of this one is complete.
+        """
         state, closed = self._state, other._closed
-        if closed is not None and isinstance(state, Writing) and state.before is None:
+        if closed is None:
+            return
+        other._passed_on = closed
+        if isinstance(state, Writing | Failed) and state.before is None:
             self._state = replace(state, before=closed)
-            other.give_up(but=closed)
         else:
-            other.give_up()
+            closed.done()
 
     @property
     def _closed(self) -> Upload | None:
@@ -423,10 +436,26 @@ class OpenFile:
                 return
         self.readdress(copy.path, copy.label, copy.base, waiter)
 
-    def take_back(self, waiter: Waiter) -> bool:
-        """Its name is used again: who reads it here keeps a copy, the server's is replaced.
+    def hide(self, waiter: Waiter, *, on_server: bool) -> bool:
+        """It is removed while open: what the server or the spool has of it goes at the end.
 
-        Returns: False: the server's file is gone already.
+        Args:
+            waiter: the limits of the caller's wait.
+            on_server: whether the server has a file of its name.
+
+        Returns: False: by now the server has; nothing has changed.
+        """
+        with self._changing(waiter):
+            if not on_server and not self._only_here(waiter):
+                return False
+            self.local_only = self.removed = True
+            self.removes = self.path
+            return True
+
+    def take_back(self, waiter: Waiter) -> bool:
+        """Its name is used again: who reads it here keeps a copy, what is elsewhere is replaced.
+
+        Returns: False: that is gone already.
         """
         with self._changing(waiter):
             if not self.removes:
@@ -436,10 +465,12 @@ class OpenFile:
             self.removes = ""
             return True
 
-    def remove_for_good(self, delete: Callable[[str, Version], None], waiter: Waiter) -> None:
+    def remove_for_good(
+        self, delete: Callable[[str, Version | None], None], waiter: Waiter
+    ) -> None:
         """The last release of a removed file: ``delete`` the server's unless its name came back."""
         with self._changing(waiter):
-            if self.removes and self.base is not None:
+            if self.removes:
                 delete(self.removes, self.base)
             self.removes = ""
 
@@ -470,18 +501,20 @@ class OpenFile:
             self._drop_before()
         return row is None
 
-    def give_up(self, but: Upload | None = None) -> None:
-        """Its content is wanted no more (a local file was removed).
-
-        Args:
-            but: what another file has taken over.
-        """
+    def give_up(self) -> None:
+        """Its content is wanted no more (a local file was removed)."""
         self.given_up = True
         state = self._state
         if isinstance(state, Reading):
             return
-        for upload in filter(None, {state.upload, self._closed} - {but}):
+        for upload in filter(None, {state.upload, self._closed} - {self._passed_on}):
             upload.done()
+
+    def not_needed(self) -> None:
+        """Another file of the same name was made faster; what waits to be sent stays."""
+        if isinstance(self._state, Writing):
+            self.give_up()
+        self.close()
 
     def close(self) -> None:
         """Nobody has it open any more."""

@@ -39,7 +39,9 @@ class Opening:
         def make() -> OpenFile:
             if node.file is None:
                 raise NotFound(f"{node.path} is gone")
-            row = files.row_to_pin(node.path, node.file)
+            # It may have been open here, changed, and have arrived since it was looked up.
+            latest = self._parts.listings.latest(node.item, node.file)
+            row = files.row_to_pin(node.path, latest)
             version = self._parts.version(node.item, row, waiter)
             return OpenFile(self._parts, node.item, node.inner, node.path, version)
 
@@ -89,7 +91,8 @@ class Opening:
         local_only: bool,
     ) -> Opened:
         parts = self._parts
-        base = reclaim(parts, node.item, node.inner, waiter)
+        gone = reclaim(parts, node.item, node.inner, waiter)
+        base = gone.base if gone is not None else None
         # What the kernel was told of a file that had this name before is no version to pin.
         parts.files.replaced(node.path)
 
@@ -97,6 +100,8 @@ class Opening:
             new = OpenFile(parts, node.item, node.inner, node.path, base, local_only=local_only)
             if base is not None:
                 new.begin_empty(waiter)
+            if gone is not None:
+                new.succeed(gone)
             return new
 
         file = parts.files.hold(node.item, node.inner, make)

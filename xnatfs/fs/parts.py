@@ -158,11 +158,18 @@ class Parts:
         return self.spool.new(self._target(resource, path, label), base, old, perhaps)
 
     def readdress(
-        self, upload: Upload, resource: Item, path: str, label: str, base: Version | None
+        self,
+        upload: Upload,
+        resource: Item,
+        path: str,
+        label: str,
+        base: Version | None,
+        *,
+        surely: bool = True,
     ) -> None:
         """What is in the spool goes to another name."""
         target = self._target(resource, path, label)
-        upload.readdress(target, None if base is None else Base.of(base))
+        upload.readdress(target, None if base is None else Base.of(base), surely=surely)
 
     def _target(self, resource: Item, path: str, label: str) -> Target:
         return Target(
@@ -277,7 +284,7 @@ class Parts:
             node = self.names.lookup(node.path, waiter)
         if node.file is None:
             raise NotFound(f"{node.path} is gone")
-        row = self.sized(node.item, node.file, waiter)
+        row = self.sized(node.item, self.listings.latest(node.item, node.file), waiter)
         self.files.told(node.path, row)
         return row.size or 0
 

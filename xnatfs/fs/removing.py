@@ -45,9 +45,10 @@ def _remove_local(parts: Parts, node: Node, file: OpenFile, waiter: Waiter) -> b
         return True
 
     # Removed while it was open: this is the last release.
-    def delete(inner: str, base: Version) -> None:
+    def delete(inner: str, base: Version | None) -> None:
         try:
-            parts.delete(node.item, inner, base, node.path, waiter)
+            if base is not None:
+                parts.delete(node.item, inner, base, node.path, waiter)
         finally:
             # When the server did not remove it, it is to be seen again under its own name.
             parts.overlay.unhide(node.item, inner)
@@ -62,11 +63,11 @@ def _remove_local(parts: Parts, node: Node, file: OpenFile, waiter: Waiter) -> b
 
 def _remove_remote(parts: Parts, node: Node, file: OpenFile | None, waiter: Waiter) -> None:
     assert node.file is not None
-    version = parts.version(node.item, node.file, waiter)
-    parts.rights.require_remove(node, version, waiter)
     # What waits to replace it shall neither arrive after it is gone nor be lost if it stays.
     with ExitStack() as turn:
         waits = file is not None and file.waits and turn.enter_context(file.stepping_aside(waiter))
+        version = parts.version(node.item, parts.listings.latest(node.item, node.file), waiter)
+        parts.rights.require_remove(node, version, waiter)
         parts.delete(node.item, node.inner, version, node.path, waiter)
         if file is not None and waits:
             file.give_up()

@@ -7,6 +7,7 @@ and the old name deleted exactly: XNAT has no rename (R§5.1).
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from xnatfs.config import MIB
 from xnatfs.errors import CrossResource, IsAFolder, Protected
@@ -21,6 +22,17 @@ from xnatfs.model.versions import Version
 from xnatfs.rest.addresses import check_new_file
 from xnatfs.tree.node import Node
 from xnatfs.waiting import Waiter
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """What a file is to be called."""
+
+    # Below ``files``, as the server has it.
+    path: str
+    # In the mount.
+    label: str
+    name_class: NameClass
 
 
 def rename(
@@ -57,7 +69,26 @@ def rename(
             f"{source.path} is on the server and {name} is a name that never goes there: "
             "rename it to another name, or copy it"
         )
-    file = parts.files.find(resource, source.inner)
+    # It may arrive at the server meanwhile, and would end with that.
+    file = parts.files.hold_if_there(resource, source.inner)
+    try:
+        return _rename(
+            parts, source, resource, file, target, _Name(path, label, name_class), waiter
+        )
+    finally:
+        if file is not None and parts.files.let_go(file):
+            parts.overlay.remove_file(resource, file.path)
+
+
+def _rename(
+    parts: Parts,
+    source: Node,
+    resource: Item,
+    file: OpenFile | None,
+    target: Node | None,
+    new: _Name,
+    waiter: Waiter,
+) -> bool:
     replaced = _local(parts, target)
     if source.file is None and file is None:
         return False
@@ -66,31 +97,39 @@ def rename(
     with ExitStack() as turns:
         if replaced is not None and not turns.enter_context(replaced.stepping_aside(waiter)):
             return False
-        base = _replaced(parts, target, waiter) or reclaim(parts, resource, path, waiter)
-        if source.file is None:
+        base = _replaced(parts, target, waiter)
+        over = replaced
+        if base is None and (gone := reclaim(parts, resource, new.path, waiter)) is not None:
+            base, over = gone.base, gone
+        if new.name_class is NameClass.REMOVED:
+            if not _hide(parts, source, resource, new, waiter):
+                return False
+        elif source.file is None:
             assert file is not None
-            if not _move_local(
-                parts, resource, file, path, label, name_class, base, replaced, waiter
+            local_only = new.name_class is not NameClass.REAL
+            if not file.readdress(
+                new.path, new.label, base, waiter, local_only=local_only, over=over
             ):
                 return False
-        elif name_class is NameClass.REMOVED:
-            _hide(parts, source, resource, path, label, waiter)
+            _moved(parts, resource, file, new)
         else:
-            _move_remote(parts, source, resource, path, label, base, waiter)
-            parts.overlay.remove_file(resource, path)
+            _move_remote(parts, source, resource, file, new, base, waiter)
         if replaced is not None:
-            if not replaced.given_up:
-                replaced.give_up()
+            replaced.give_up()
             parts.files.drop(replaced)
-    if file is not None and source.file is None:
-        _send_off(parts, resource, file, name_class, waiter)
+    if source.file is None and new.name_class is NameClass.REAL:
+        assert file is not None
+        # What nobody may write is complete: it goes.
+        if not parts.files.written_to(file):
+            file.send_off(waiter)
     return True
 
 
-def reclaim(parts: Parts, resource: Item, path: str, waiter: Waiter) -> Version | None:
+def reclaim(parts: Parts, resource: Item, path: str, waiter: Waiter) -> OpenFile | None:
     """The name of a file that was removed while open comes back: one overwrite, and no gap.
 
-    Returns: the server's version, which whatever comes there replaces; None when there is none.
+    Returns: that file: whatever comes there replaces its ``base`` and is to ``succeed`` it; None
+        when there is none.
     """
     if not parts.overlay.is_hidden(resource, path):
         return None
@@ -98,7 +137,7 @@ def reclaim(parts: Parts, resource: Item, path: str, waiter: Waiter) -> Version 
         same = file.resource.address == resource.address and file.removes == path
         if same and file.take_back(waiter):
             parts.overlay.unhide(resource, path)
-            return file.base
+            return file
     return None
 
 
@@ -114,94 +153,69 @@ def _replaced(parts: Parts, target: Node | None, waiter: Waiter) -> Version | No
     """The server's version that the rename replaces."""
     if target is None or target.resource is None or target.file is None:
         return None
-    version = parts.version(target.resource, target.file, waiter)
+    latest = parts.listings.latest(target.resource, target.file)
+    version = parts.version(target.resource, latest, waiter)
     parts.rights.require_change(target, version, waiter)
     return version
 
 
-def _move_local(
-    parts: Parts,
-    resource: Item,
-    file: OpenFile,
-    path: str,
-    label: str,
-    name_class: NameClass,
-    base: Version | None,
-    replaced: OpenFile | None,
-    waiter: Waiter,
-) -> bool:
-    """Rename what is only here; False: the server has got it under its old name meanwhile."""
-    old, local_only = file.path, file.local_only
-    # Before it waits under its new name: a temporary one never goes.
-    file.local_only = name_class is not NameClass.REAL
-    if not file.readdress(path, label, base, waiter, replaced):
-        file.local_only = local_only
-        return False
-    if base is None:
-        parts.overlay.add_file(resource, path)
-    parts.files.move(file, path, label)
-    parts.appearance.move(resource, old, path)
+def _moved(parts: Parts, resource: Item, file: OpenFile, new: _Name) -> None:
+    """What is only here is called otherwise now."""
+    old = file.path
+    if file.base is None or file.removed:
+        parts.overlay.add_file(resource, new.path)
+    parts.files.move(file, new.path, new.label)
+    parts.appearance.move(resource, old, new.path)
     parts.overlay.remove_file(resource, old)
-    return True
-
-
-def _send_off(
-    parts: Parts, resource: Item, file: OpenFile, name_class: NameClass, waiter: Waiter
-) -> None:
-    """What nobody may write is complete: under a real name it goes."""
-    if name_class is not NameClass.REAL or parts.files.written_to(file):
-        return
-    try:
-        file.send_off(waiter)
-    finally:
-        if parts.files.decided(file):
-            parts.overlay.remove_file(resource, file.path)
 
 
 def _hide(
     parts: Parts,
     source: Node,
     resource: Item,
-    path: str,
-    label: str,
+    new: _Name,
     waiter: Waiter,
-) -> None:
-    """An open file is removed: libfuse renames it and unlinks that name at the last release."""
-    assert source.file is not None
-    version = parts.version(resource, source.file, waiter)
-    parts.rights.require_remove(source, version, waiter)
+) -> bool:
+    """An open file is removed: libfuse renames it and unlinks that name at the last release.
+
+    Returns: False: it was only here and has arrived at the server meanwhile.
+    """
+    version = None
+    if source.file is not None:
+        version = parts.version(resource, parts.listings.latest(resource, source.file), waiter)
+        parts.rights.require_remove(source, version, waiter)
     file = parts.files.hold(
         resource,
         source.inner,
         lambda: OpenFile(parts, resource, source.inner, source.path, version),
     )
-    file.local_only = True
-    file.removed = True
-    file.removes = source.inner
-    parts.overlay.hide(resource, source.inner)
-    parts.overlay.add_file(resource, path)
-    parts.files.move(file, path, label)
-    parts.files.let_go(file)
+    try:
+        if not file.hide(waiter, on_server=version is not None):
+            return False
+        parts.overlay.hide(resource, source.inner)
+        _moved(parts, resource, file, new)
+        return True
+    finally:
+        parts.files.let_go(file)
 
 
 def _move_remote(
     parts: Parts,
     source: Node,
     resource: Item,
-    path: str,
-    label: str,
+    file: OpenFile | None,
+    new: _Name,
     base: Version | None,
     waiter: Waiter,
 ) -> None:
     assert source.file is not None
-    version = parts.version(resource, source.file, waiter)
+    version = parts.version(resource, parts.listings.latest(resource, source.file), waiter)
     parts.rights.require_remove(source, version, waiter)
-    file = parts.files.find(resource, source.inner)
     if file is not None and file.unsent:
         file.send(waiter)
         version = file.base or version
     reading = OpenFile(parts, resource, source.inner, source.path, version)
-    copy = OpenFile(parts, resource, path, label, base)
+    copy = OpenFile(parts, resource, new.path, new.label, base)
     try:
         copy.truncate(0, waiter)
         for offset in range(0, reading.size, MIB):
@@ -213,9 +227,10 @@ def _move_remote(
         reading.close()
         copy.close()
     # Neither pages nor attributes of what stood there before count any more.
-    parts.files.replaced(label)
-    parts.appearance.move(resource, source.inner, path)
+    parts.files.replaced(new.label)
+    parts.appearance.move(resource, source.inner, new.path)
     parts.delete(resource, source.inner, version, source.path, waiter)
     if file is not None:
-        parts.files.move(file, path, label)
+        parts.files.move(file, new.path, new.label)
         file.follow(copy, waiter)
+    parts.overlay.remove_file(resource, new.path)

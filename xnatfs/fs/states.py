@@ -53,7 +53,14 @@ class Ways(Protocol):
         """An upload in the spool, with ``old`` as its first content, instead of ``before``."""
 
     def readdress(
-        self, upload: Upload, resource: Item, path: str, label: str, base: Version | None
+        self,
+        upload: Upload,
+        resource: Item,
+        path: str,
+        label: str,
+        base: Version | None,
+        *,
+        surely: bool = True,
     ) -> None:
         """What is in the spool goes to another name."""
 
@@ -127,6 +134,8 @@ class Handle:
     opener: int
     # Its opener has closed it and nothing was written since: its release is on the way.
     closed: bool = False
+    # It is being released.
+    released: bool = False
 
     @property
     def writes(self) -> bool:

@@ -220,6 +220,12 @@ class Listings:
         self._held.own_file(resource.address, path, row)
         self._sharing.void(resource.address)
 
+    def latest(self, resource: Item, row: RemoteFile) -> RemoteFile:
+        """A row as it is known by now: since it was looked up our own change may have come."""
+        held = self._held.get(Key(FILES, resource.address))
+        known = held.catalog.get(row.path) if isinstance(held, FileListing) else None
+        return known or row
+
     def learned(self, resource: Item, row: RemoteFile) -> None:
         """The server was asked about one file: what the listing did not tell of it."""
         self._held.learned(resource.address, row)

@@ -213,12 +213,13 @@ class Upload:
             self._bytes.let_write()
             self._proven = False
 
-    def readdress(self, target: Target, base: Base | None) -> None:
+    def readdress(self, target: Target, base: Base | None, *, surely: bool = True) -> None:
         """It gets another name before it was sent; nothing of it is on the server.
 
         Args:
             target: where it goes now.
             base: what it replaces there.
+            surely: False: it counts even if the disk does not take it.
 
         Raises: NoSpace, QuotaExceeded, DiskFault; it goes where it went then.
         """
@@ -227,7 +228,8 @@ class Upload:
             if self._record.md5:
                 changes |= {"state": State.SEALED, "last_error": ""}
             # Of two under one name the later counts.
-            self._write(**changes, created=self._table.now(), attempts=0, perhaps=())
+            changes |= {"created": self._table.now(), "attempts": 0, "perhaps": ()}
+            (self._write if surely else self._write_if_possible)(**changes)
 
     def stored(self, version: Base) -> None:
         """The server has taken it as ``version``; its MD5 may still be owed."""

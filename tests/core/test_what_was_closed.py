@@ -1,0 +1,194 @@
+"""What was closed counts, whatever is done to its name: removals, renames, races, full disks."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.core.driver import SCAN4, Driver, Rest, requests, soon
+from tests.mount.desk import within
+from xnatfs.demo.faults import Fault
+from xnatfs.tree.node import Node
+from xnatfs.upload import outbox
+from xnatfs.waiting import Waiter
+
+NIFTI = SCAN4 + "/resources/NIFTI"
+FILES = NIFTI + "/files"
+HELD = "/experiments/XNAT_E00001/scans/4/resources/NIFTI"
+HIDDEN = FILES + "/.fuse_hidden0000000100000001"
+BESIDE = FILES + "/.a.Xy12Zq"
+
+
+@pytest.fixture
+def rest(server) -> Rest:
+    return Rest(server)
+
+
+@pytest.fixture
+def owner(connect) -> Driver:
+    drive = Driver(connect("admin", write_back=True))
+    drive.mkdir(NIFTI)
+    return drive
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing is sent before somebody waits for it."""
+    monkeypatch.setattr(outbox, "LINGER_S", 3600.0)
+    return
+
+
+def drain(drive: Driver) -> None:
+    drive.fs.drain(Waiter(idle_s=20))
+
+
+def spool(drive: Driver) -> list[tuple[str, str]]:
+    return sorted((row["path"], row["state"]) for row in drive.fs.pending())
+
+
+def kept(folder: Path) -> list[bytes]:
+    return sorted(path.read_bytes() for path in folder.glob("state/spool/*/*/bytes"))
+
+
+def half(drive: Driver) -> int:
+    """A file beside, not complete; its handle."""
+    handle = drive.create(BESIDE, os.O_EXCL, 0o600)
+    drive.fs.write(handle, b"half", 0, soon())
+    return handle
+
+
+def test_renaming_over_it_while_somebody_reads_it(
+    patient, owner: Driver, rest: Rest, tmp_path: Path
+) -> None:
+    """libfuse renames an open target away first."""
+    owner.write(FILES + "/a", b"closed")
+    reader, writer = owner.open(FILES + "/a"), half(owner)
+    owner.fs.rename(FILES + "/a", HIDDEN, soon())
+    assert (FILES + "/a", "sealed") in spool(owner)
+    owner.fs.rename(BESIDE, FILES + "/a", soon())
+    assert owner.fs.read(reader, 100, 0, soon()) == b"closed"
+    owner.close(reader)
+    owner.fs.unlink(HIDDEN, soon())
+    # A crash at this moment: what was closed is what counts.
+    assert spool(owner) == [(FILES + "/a", "open"), (FILES + "/a", "sealed")]
+    assert kept(tmp_path) == [b"closed", b"half"]
+    owner.close(writer)
+    drain(owner)
+    assert rest.files(HELD) == {"a": b"half"}
+    assert kept(tmp_path) == []
+
+
+def test_making_it_anew_while_somebody_reads_it(
+    patient, owner: Driver, rest: Rest, tmp_path: Path
+) -> None:
+    owner.write(FILES + "/a", b"closed")
+    reader = owner.open(FILES + "/a")
+    owner.fs.rename(FILES + "/a", HIDDEN, soon())
+    assert owner.names(FILES) == [HIDDEN.rpartition("/")[2]]
+    writer = owner.create(FILES + "/a")
+    owner.fs.write(writer, b"anew", 0, soon())
+    owner.close(reader)
+    owner.fs.unlink(HIDDEN, soon())
+    assert kept(tmp_path) == [b"anew", b"closed"]
+    owner.close(writer)
+    assert kept(tmp_path) == [b"anew"]
+    drain(owner)
+    assert rest.files(HELD) == {"a": b"anew"}
+
+
+def test_removed_while_open_it_never_goes(
+    patient, owner: Driver, server, rest: Rest, tmp_path: Path
+) -> None:
+    owner.write(FILES + "/a", b"closed")
+    handle = owner.open(FILES + "/a", os.O_RDWR)
+    owner.fs.rename(FILES + "/a", HIDDEN, soon())
+    owner.fs.write(handle, b"on and on", 0, soon())
+    drain(owner)
+    assert rest.files(HELD) == {}
+    assert owner.fs.read(handle, 100, 0, soon()) == b"on and on"
+    owner.close(handle)
+    owner.fs.unlink(HIDDEN, soon())
+    assert (kept(tmp_path), owner.names(FILES), spool(owner)) == ([], [], [])
+    drain(owner)
+    assert rest.files(HELD) == {}
+
+
+def test_what_arrives_while_it_is_renamed_is_not_pinned(
+    connect, server, rest: Rest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "LINGER_S", 0.0)
+    drive = Driver(connect("admin", write_back=True))
+    drive.mkdir(NIFTI)
+    drive.write(FILES + "/x", b"the one that comes over it")
+    drive.write(FILES + "/a", b"one")
+    drain(drive)
+    server.faults.add(Fault(kind="delay", verb="PUT", seconds=1.0, count=1))
+    server.clear_log()
+    drive.write(FILES + "/a", b"two")
+    # A look at what is replaced, then it is on its way.
+    assert within(10, lambda: bool(requests(server)))
+    threading.Event().wait(0.1)
+    drive.fs.rename(FILES + "/a", FILES + "/b", soon())
+    drain(drive)
+    drive.fs.rename(FILES + "/x", FILES + "/b", soon())
+    assert drive.read(FILES + "/b") == b"the one that comes over it"
+    handle = drive.open(FILES + "/b", os.O_WRONLY)
+    drive.fs.write(handle, b", and more", 26, soon())
+    drive.close(handle)
+    drain(drive)
+    assert rest.files(HELD) == {"b": b"the one that comes over it, and more"}
+
+
+def test_two_last_releases_at_once(connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file that nobody has written only the last release tells that it is complete."""
+    interval = sys.getswitchinterval()
+    drive = Driver(connect("admin", write_back=True))
+    drive.mkdir(NIFTI)
+    monkeypatch.setattr(outbox, "LINGER_S", 3600.0)
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            for number in range(100):
+                path = f"{FILES}/{number}"
+                handles = drive.create(path), drive.open(path, os.O_WRONLY)
+                meeting = threading.Barrier(2)
+
+                def release(handle: int, meeting: threading.Barrier = meeting) -> None:
+                    meeting.wait()
+                    drive.fs.release(handle, soon())
+
+                list(threads.map(release, handles))
+    finally:
+        sys.setswitchinterval(interval)
+    assert {row["state"] for row in drive.fs.pending()} == {"sealed"}
+
+
+def test_what_arrives_just_before_it_is_renamed_or_removed(
+    connect, server, rest: Rest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at a name and the work with it, the new version may arrive."""
+    drive = Driver(connect("admin", write_back=True))
+    drive.mkdir(NIFTI)
+    drive.write(FILES + "/a", b"one")
+    drive.write(FILES + "/b", b"one")
+    drain(drive)
+    look = drive.fs._node
+
+    def looked_at_before(path: str, waiter: Waiter) -> Node:
+        node = look(path, waiter)
+        drain(drive)
+        return node
+
+    for name in "ab":
+        drive.write(f"{FILES}/{name}", b"the second")
+    monkeypatch.setattr(drive.fs, "_node", looked_at_before)
+    drive.fs.rename(FILES + "/a", FILES + "/c", soon())
+    drive.write(FILES + "/b", b"the third one")
+    drive.fs.unlink(FILES + "/b", soon())
+    assert rest.files(HELD) == {"c": b"the second"}
