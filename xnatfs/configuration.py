@@ -186,7 +186,10 @@ def normal_url(text: str) -> str:
         if "." not in address and ":" not in address and address != "localhost":
             raise UsageError(f"{address!r} is neither an address nor a server of config.toml")
         address = f"https://{address}"
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        raise UsageError(f"the server's address is none: {error}") from error
     if "@" in parts.netloc:
         raise UsageError(
             "no user or password in the address, where others can see it: use -u NAME and netrc, "

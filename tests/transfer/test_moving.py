@@ -449,6 +449,8 @@ def test_put_where_one_may_not(types: Type, tmp_path) -> None:
     reader = {"XNAT_USER": "reader", "XNAT_PASS": "reader"}
     types("put", tmp_path / "a.txt", QC, code=5, **reader)
     types("put", tmp_path / "a.txt", f"/{SESSION}", code=2)
+    done = types("put", tmp_path / "a.txt", f"{QC}/files/../a", code=1)
+    assert "'..' is no name here" in done.stderr
 
 
 # verify

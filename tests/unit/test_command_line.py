@@ -62,6 +62,13 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
         (["frobnicate"], "xnatfs: unknown verb 'frobnicate'\n"),
         (["unmount"], "xnatfs: unknown verb 'unmount'; did you mean umount?\n"),
         (["fnid", "/projects/P"], "xnatfs: unknown verb 'fnid'; did you mean find?\n"),
+        (["--server=x", "ls"],
+         "xnatfs: unrecognized argument --server; options stand after the verb "
+         "(see `xnatfs --help`)\n"),
+        (["prefetch", ""], "xnatfs: a PATH is empty (a variable that is not set?); "
+         'the whole archive is "/"\n'),
+        (["ls", "/", "-s", "http://[x"],
+         "xnatfs: the server's address is none: Invalid IPv6 URL\n"),
         (["find", "P", "extra"],
          "xnatfs: unrecognized argument extra (see `xnatfs find --help`)\n"),
         (["lab", "/x", "-orw,bogus"], "xnatfs: -o: unknown option 'bogus'\n"),

@@ -16,7 +16,6 @@ HOST = "https://xnat.example.edu"
         ("/projects/P/", "", "/projects/P"),
         ("projects/P", "", "/projects/P"),
         ("XNAT_E00001", "", "/XNAT_E00001"),
-        ("", "", "/"),
         (f"{HOST}/data/projects/P/subjects/S?format=html#x", HOST, "/projects/P/subjects/S"),
         (f"{HOST}/data/archive/projects/P", HOST, "/projects/P"),
         (f"{HOST}/REST/experiments/E/scans/1%20b", HOST, "/experiments/E/scans/1 b"),
@@ -48,6 +47,8 @@ def test_what_an_address_means(text: str, server: str, path: str) -> None:
     "text",
     [
         HOST,
+        "",
+        "http://[x/data/projects/P",
         f"{HOST}/database/projects/P",
         f"{HOST}/app/template/Index.vm",
         f"{HOST}/app/action/DisplayItemAction/search_value/S1/search_element/xnat:subjectData",

@@ -118,7 +118,10 @@ def _run(words: list[str]) -> int:
     words = _mount_form(words)
     if not words or words[0].startswith("-"):
         parser = _overview()
-        parser.parse_args(words)
+        _, rest = parser.parse_known_args(words)
+        if rest:
+            word = rest[0].partition("=")[0]
+            parser.error(f"unrecognized argument {word}; options stand after the verb")
         parser.print_help(sys.stderr)
         return exits.USAGE
     if words[0] not in _NAMES:

@@ -34,11 +34,16 @@ class Place:
 def parse(text: str) -> Place:
     """Read a PATH.
 
-    Raises: UsageError: a web address that leads to no object of an archive.
+    Raises: UsageError: a web address that leads to no object of an archive; nothing at all.
     """
+    if not text.strip():
+        raise UsageError('a PATH is empty (a variable that is not set?); the whole archive is "/"')
     if "://" not in text:
         return Place("", archive_path(text))
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise UsageError(f"{text}: {error}") from error
     if "@" in parts.netloc:
         raise UsageError("no user or password in the address, where others can see it")
     rest, page = _REST.search(parts.path), _PAGE.search(parts.path)

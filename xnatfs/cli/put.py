@@ -27,7 +27,10 @@ from xnatfs.transfer.tally import Tally
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``put``."""
     parser.add_argument("files", metavar="FILE", nargs="+", type=Path)
-    parser.add_argument("where", metavar="PATH", type=parse)
+    parser.add_argument(
+        "where", metavar="PATH", type=parse,
+        help="a resource (…/resources/NAME), or a folder below its files/; names stay as they are",
+    )  # fmt: skip
     parser.add_argument("-r", "--recursive", action="store_true", help="folders, too")
     parser.add_argument(
         "--include", action="append", default=[], metavar="GLOB", help="of folders only such files"

@@ -61,6 +61,8 @@ def server_name(name: str) -> str:
     """
     if _UNSTORABLE.search(name):
         raise BadName(f"{name!r}: no control characters, and nothing but UTF-8, in a name")
+    if name in (".", ".."):
+        raise BadName(f"{name!r} is no name here")
     label = decode_name(name)
     if encode_name(label) != name:
         raise BadName(f"{name!r}: '%' and two hex digits stand for a character here")
