@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from xnatfs.demo import addresses, bulk, catalog, tables
 from xnatfs.demo.calls import Call
-from xnatfs.demo.catalog import Entry
+from xnatfs.demo.catalog import Catalog, Entry
 from xnatfs.demo.objects import Holder, Object, Resource
 from xnatfs.demo.tables import Table
 from xnatfs.demo.wire import PIECE, FileSlice, Refusal, Reply, document, http_date
@@ -92,28 +92,29 @@ def _answer(call: Call) -> Reply:
 def _found(
     call: Call, pairs: list[addresses.Pair], path: str = "", *, exact: bool = False
 ) -> list[Found]:
-    """The entries below a folder (`a/`), by a pattern (`a*`), or of a path; "" is all."""
+    """The entries that a path means, as far as they pass the filters of the query."""
     contents, formats = call.query.all("file_content"), call.query.all("file_format")
     found = []
     for holder, resource in pairs:
         known = call.site.archive.catalog(resource)
-        one = known.find(path) if path else None
-        if one:
-            entries = [one]
-        elif exact:
-            entries = []
-        elif path.endswith("*"):
-            entries = catalog.matching(known.entries, path)
-        elif path and not path.endswith("/"):
-            entries = []
-        else:
-            entries = [it for it in known.entries if it.uri.startswith(path)]
         found += [
             Found(holder, resource, it)
-            for it in entries
+            for it in _meant(known, path, exact=exact)
             if (not contents or it.content in contents) and (not formats or it.format in formats)
         ]
     return found
+
+
+def _meant(known: Catalog, path: str, *, exact: bool) -> Sequence[Entry]:
+    """The entries of a path, or below a folder (`a/`), or by a pattern (`a*`); "" is all."""
+    one = known.find(path) if path else None
+    if one or exact:
+        return [one] if one else []
+    if path.endswith("*"):
+        return catalog.matching(known.entries, path)
+    if path and not path.endswith("/"):
+        return []
+    return [it for it in known.entries if it.uri.startswith(path)]
 
 
 def _listing(call: Call, found: list[Found], base: str) -> Reply:
