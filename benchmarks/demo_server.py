@@ -168,10 +168,10 @@ def main() -> int:
             per_second, rates[name] = measure(server.url, what, clients, arguments.seconds)
             print(f"{name:<36}{per_second:>12.1f}{rates[name]:>10.0f}", flush=True)
         server.stop()
-    best = rates[ROWS[0][0]]
-    verdict = "at least" if best >= WANTED else "LESS THAN"
-    print(f"\nfile GET: {best:.0f} MB/s, {verdict} {WANTED:.0f}")
-    return 0 if best >= WANTED else 1
+    slowest = min(rates[name] for name, what, _clients in ROWS if what in ("large", "small"))
+    verdict = "at least" if slowest >= WANTED else "LESS THAN"
+    print(f"\nfile GETs: {slowest:.0f} MB/s or more, {verdict} {WANTED:.0f}")
+    return 0 if slowest >= WANTED else 1
 
 
 if __name__ == "__main__":
