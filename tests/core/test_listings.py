@@ -12,7 +12,7 @@ import pytest
 from tests.core.driver import NAMES, SESSION, Driver, Rest, requests, soon
 from xnatfs.config import Limits
 from xnatfs.demo.server import DemoServer
-from xnatfs.tree import listings
+from xnatfs.tree import asking
 
 QC = "/data/experiments/XNAT_E00001/resources/QC/files/qc.csv?inbody=true&overwrite=true"
 # A time to live that no test outlives, and one that it does.
@@ -148,7 +148,7 @@ def test_a_large_listing_in_use_is_renewed_before_its_time_is_over(
     connect, server, monkeypatch
 ) -> None:
     """Nobody waits for it, and it is asked for once."""
-    monkeypatch.setattr(listings, "LARGE", 3)
+    monkeypatch.setattr(asking, "LARGE", 3)
     drive = Driver(connect(limits=Limits(metadata_ttl_s=3, io_timeout_s=20)))
     first = drive.names(NAMES)
     server.clear_log()

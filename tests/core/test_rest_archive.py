@@ -212,7 +212,7 @@ def test_files_of_a_session_come_in_one_request(admin: Client) -> None:
         for row in admin.archive.files(resource, wait())
     }
     forget(admin.server)
-    at_once = admin.archive.session_files(experiment, wait())
+    at_once = admin.archive.session_files([experiment], wait())
     assert len(logged(admin.server)) == 1
     assert {(row.resource_id, row.path, row.size, row.digest) for row in at_once} == singly
     assert len(at_once) == len(singly)

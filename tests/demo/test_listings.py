@@ -210,3 +210,31 @@ def test_twins(client):
     assert client.get("/REST/projects?format=json").body == expected
     assert client.get("/data/archive/projects?format=json").body == expected
     assert client.get("/data/archive/JSESSION").status == 404
+
+
+def test_a_path_with_many_values_is_a_row_for_each(client):
+    """R§1.3: any column with a `/` joins; what has none of it shows a blank."""
+    path = "xnat:imagesessiondata/reconstructions/reconstructedimage/id"
+    asked = f"/data/experiments?format=json&xsiType=xnat:imageSessionData&columns=ID,{path}"
+    made = {it["ID"]: it[path] for it in client.get(asked).rows()}
+    assert made["XNAT_E00001"] == "R1"
+    assert "" in made.values()
+    (row,) = client.get(f"{asked}&ID=XNAT_E00001").rows()
+    assert (row["ID"], row[path]) == ("XNAT_E00001", "R1")
+    path = "xnat:subjectdata/resources/resource/xnat_abstractresource_id"
+    rows = client.get(f"/data/subjects?format=json&columns=ID,{path}").rows()
+    for row in rows:
+        held = client.get(f"/data/subjects/{row['ID']}/resources?format=json").rows()
+        numbers = [it["xnat_abstractresource_id"] for it in held] or [""]
+        assert row[path] in numbers
+        assert len([it for it in rows if it["ID"] == row["ID"]]) == len(numbers)
+    assert {it[path] == "" for it in rows} == {True, False}
+
+
+def test_the_assessors_of_some_sessions(client):
+    """R§1.3, R§2.1: a filter is any alias, a comma means or."""
+    asked = "/data/experiments?format=json&xsiType=xnat:imageAssessorData&columns=ID,session_ID"
+    rows = client.get(f"{asked}&session_ID=XNAT_E00001,XNAT_E00003").rows()
+    assert [it["session_ID"] for it in rows] == ["XNAT_E00001"] * len(rows)
+    assert rows
+    assert client.get(f"{asked}&session_ID=XNAT_E00003").rows() == []

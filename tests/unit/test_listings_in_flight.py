@@ -5,15 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from typing import cast
 
 from xnatfs.cache.store import Store
 from xnatfs.config import Limits, StoreSettings
 from xnatfs.model.entities import Item
 from xnatfs.model.levels import PROJECT
-from xnatfs.rest.archive import Archive
+from xnatfs.tree.asking import Asking, Question
 from xnatfs.tree.held import Cached, Listing
-from xnatfs.tree.listings import Listings
 from xnatfs.tree.sharing import Key, Sharing
 from xnatfs.waiting import Waiter, Workers
 
@@ -21,7 +19,7 @@ from xnatfs.waiting import Waiter, Workers
 def test_an_old_answer_after_a_younger_one_is_no_error(tmp_path: Path) -> None:
     store = Store(StoreSettings(folder=tmp_path), "server")
     sharing = Sharing(store.shelf, store.claims, lambda _row: None, offline=False)
-    listings = Listings(cast("Archive", None), Workers(4, "test"), Limits(), sharing)
+    asking = Asking(Workers(4, "test"), Limits(), sharing)
     key = Key("project", "")
     asked = [threading.Event(), threading.Event()]
     gates = [threading.Event(), threading.Event()]
@@ -38,7 +36,8 @@ def test_an_old_answer_after_a_younger_one_is_no_error(tmp_path: Path) -> None:
 
     def get(number: int, not_before: float) -> None:
         waiter = Waiter(total_s=10)
-        answers[number] = listings._get(key, ask, waiter, not_before, "the listing")
+        question = Question(key, ask, "the listing")
+        answers[number] = asking.get(question, waiter, not_before)
 
     threads = []
     for number in (0, 1):

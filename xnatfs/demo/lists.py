@@ -13,6 +13,8 @@ from xnatfs.demo.tables import Table
 from xnatfs.demo.wire import Query, Refusal, Reply
 
 _SCAN_PATH = "xnat:imagescandata/"
+_RECONSTRUCTION = "xnat:imagesessiondata/reconstructions/reconstructedimage/id"
+_RESOURCE = "xnat:subjectdata/resources/resource/xnat_abstractresource_id"
 _BY_ROLE = ("accessible", "data", "owner", "member", "collaborator", "recent", "favorite",
             "activeSince", "prearc_code")  # fmt: skip
 
@@ -61,8 +63,24 @@ def subjects(call: Call) -> Reply:
         raise Refusal(403, "Unable to read subjects")
     home = project.id if project else ""
     found = [it for it in site.tables.of("subject", home) if site.reads(call.user, it)]
-    values = [columns.values(site.tables, it, home) for it in found]
+    values = []
+    for it in found:
+        row = columns.values(site.tables, it, home)
+        if _RESOURCE in _asked(call):
+            held = site.tables.resources_of(site.tables.holders(it))
+            values += _times(row, _RESOURCE, [resource.id for _holder, resource in held])
+        else:
+            values.append(row)
     return _listing(call, values, "subject", paged=True)
+
+
+def _asked(call: Call) -> set[str]:
+    return {name.lower() for name in call.query.words("columns")}
+
+
+def _times(row: dict[str, str], path: str, found: list[str]) -> list[dict[str, str]]:
+    """A row for each value of a path that may have many; one with a blank where it has none."""
+    return [row | {path: it} for it in found or [""]]
 
 
 def experiments(call: Call) -> Reply:
@@ -91,7 +109,7 @@ def _experiments(call: Call, found: Iterable[Object], home: str, root: str) -> R
     query, rows, types = call.query, call.site.tables, call.query.words("xsiType")
     if any(not columns.is_known_type(it) for it in types):
         return Reply(media_type="application/json", streamed=True)  # the query failed (R§2.1)
-    asked = {name.lower() for name in query.words("columns")}
+    asked = _asked(call)
     if home and asked & set(columns.SESSION_ONLY):
         root = "xnat:imageSessionData"
     extra: tuple[str, ...] = ()
@@ -109,7 +127,13 @@ def _experiments(call: Call, found: Iterable[Object], home: str, root: str) -> R
             and (not types or any(columns.is_a(it.xsi_type, kind) for kind in types))
         ):
             row = columns.values(rows, it, home) | ({key: it.id} if key else {})
-            values += _joined(call, it, row) if is_joined else [row]
+            if is_joined:
+                values += _joined(call, it, row)
+            elif _RECONSTRUCTION in asked:
+                made = [part.label for part in rows.of("reconstruction", it.key)]
+                values += _times(row, _RECONSTRUCTION, made)
+            else:
+                values.append(row)
     return _listing(call, values, "experiment", extra=extra, root_key=key, paged=True,
                     title="Matching experiments")  # fmt: skip
 

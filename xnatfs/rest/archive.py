@@ -13,8 +13,8 @@ from urllib.parse import unquote
 from xnatfs.errors import AlreadyExists, BadName, BadReply, NotFound, NotPermitted
 from xnatfs.model.entities import Head, Item, RemoteFile
 from xnatfs.model.levels import EXPERIMENT, LEVELS, PROJECT, RESOURCE, Level
-from xnatfs.rest import addresses, deletes, replies
-from xnatfs.rest.listing import listing, made
+from xnatfs.rest import addresses, deletes, many, replies
+from xnatfs.rest.listing import item_of, listing, made
 from xnatfs.rest.repeats import failed
 from xnatfs.rest.session import Expects, Session
 from xnatfs.waiting import Waiter
@@ -62,7 +62,7 @@ class Archive:
         """
         address = (parent.address if parent is not None else "") + level.listing
         rows = self._rows(address, _columns(level), waiter)
-        return [self._item(level, parent, row, address) for row in rows]
+        return [item_of(level, parent, row, address) for row in rows]
 
     def experiments(self, waiter: Waiter) -> list[Item]:
         """Every session that this user can see, in whatever project (not the assessors)."""
@@ -70,27 +70,13 @@ class Archive:
         params = {**_columns(EXPERIMENT), "xsiType": "xnat:subjectAssessorData"}
         rows = self._rows(EXPERIMENT.listing, params, waiter)
         mine = [row for row in rows if row.get(EXPERIMENT.parent_column)]
-        return [self._item(EXPERIMENT, None, row, EXPERIMENT.listing) for row in mine]
+        return [item_of(EXPERIMENT, None, row, EXPERIMENT.listing) for row in mine]
 
-    def _item(self, level: Level, parent: Item | None, row: Mapping[str, str], what: str) -> Item:
-        id_ = row.get(level.key, "")
-        if not id_:
-            raise BadReply(f"GET {what}: a row without {level.key}")
-        owned = parent is not None and "{parent}" in level.address
-        if parent is not None and owned:
-            owner, marker, _ = row.get("URI", "").partition(f"/{level.collection}/")
-            # R§1.4: for a parent that is gone the server may list another's children.
-            if marker and not owner.endswith("/" + parent.id):
-                raise BadReply(f"GET {what}: the listing has rows of {owner}")
-        return Item(
-            level=level,
-            id=id_,
-            label=row.get(level.label, ""),
-            address=addresses.object_address(
-                level, id_, parent.address if parent is not None else ""
-            ),
-            cells=row,
-        )
+    def held_by(
+        self, level: Level, holders: Sequence[Item], waiter: Waiter
+    ) -> dict[str, list[Item]]:
+        """As ``many.held_by``."""
+        return many.held_by(self._session, level, holders, waiter)
 
     def resources(self, parent: Item, waiter: Waiter) -> list[Item]:
         """The resources of an object, in the order of the listing.
@@ -189,13 +175,16 @@ class Archive:
         owner_id = unquote(owner, errors="surrogatepass").replace("[SLASH]", "/")
         return self._files(address, {}, resource.id, owner_id, waiter)
 
-    def session_files(self, experiment: Item, waiter: Waiter) -> list[RemoteFile]:
-        """All files of all resources of a session in one request, except ``in`` ones (R§1.3).
+    def session_files(self, experiments: Sequence[Item], waiter: Waiter) -> list[RemoteFile]:
+        """All files of all resources of sessions in one request, except ``in`` ones (R§1.3).
+
+        Of several sessions the server leaves out those that are gone without a word.
 
         Raises: NotFound, BadReply (also when there are too many for one request) and those of
             ``Session.request``.
         """
-        address = f"{experiment.address}/files"
+        ids = ",".join(addresses.segment(experiment.id) for experiment in experiments)
+        address = f"{EXPERIMENT.address.replace('{id}', ids)}/files"
         return self._files(address, {"all": "true"}, "", "", waiter, _MOST_AT_ONCE)
 
     def _files(

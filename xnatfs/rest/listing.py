@@ -1,11 +1,14 @@
-"""One listing: the rows that the server answers with, or an error."""
+"""One listing: the rows that the server answers with, and what they stand for, or an error."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from xnatfs.rest import replies
+from xnatfs.errors import BadReply
+from xnatfs.model.entities import Item
+from xnatfs.model.levels import Level
+from xnatfs.rest import addresses, replies
 from xnatfs.rest.repeats import failed
 from xnatfs.rest.session import Expects, Session
 from xnatfs.waiting import Waiter
@@ -56,3 +59,32 @@ def made(
     if reply.status != 200:
         raise failed(reply)
     return replies.rows(reply.take(), reply.header("Content-Type"), reply.what, kind, make)
+
+
+def item_of(level: Level, parent: Item | None, row: Mapping[str, str], what: str) -> Item:
+    """An object of a level out of its row in a listing.
+
+    Args:
+        level: of the object.
+        parent: whose listing it is.
+        row: its cells.
+        what: the listing's address, for the text of errors.
+
+    Raises: BadReply: the row has no id, or is of another parent (R§1.4).
+    """
+    id_ = row.get(level.key, "")
+    if not id_:
+        raise BadReply(f"GET {what}: a row without {level.key}")
+    owned = parent is not None and "{parent}" in level.address
+    if parent is not None and owned:
+        owner, marker, _ = row.get("URI", "").partition(f"/{level.collection}/")
+        # R§1.4: for a parent that is gone the server may list another's children.
+        if marker and not owner.endswith("/" + parent.id):
+            raise BadReply(f"GET {what}: the listing has rows of {owner}")
+    return Item(
+        level=level,
+        id=id_,
+        label=row.get(level.label, ""),
+        address=addresses.object_address(level, id_, parent.address if parent is not None else ""),
+        cells=row,
+    )

@@ -10,6 +10,8 @@ from xnatfs.tree.catalog import Catalog, Folder
 from xnatfs.tree.listings import Listings
 from xnatfs.tree.node import Node
 from xnatfs.tree.overlay import Overlay
+from xnatfs.tree.sheets import FILES
+from xnatfs.tree.walks import Walks
 from xnatfs.waiting import Waiter
 
 # What a name below ``files`` stands for.
@@ -22,8 +24,9 @@ class Contents:
     Threading: holds no state; listings and overlay guard themselves.
     """
 
-    def __init__(self, listings: Listings, overlay: Overlay) -> None:
+    def __init__(self, listings: Listings, overlay: Overlay, walks: Walks) -> None:
         self._listings = listings
+        self._walks = walks
         self._overlay = overlay
 
     def find(self, node: Node, name: str, waiter: Waiter, not_before: float) -> Content | None:
@@ -76,4 +79,6 @@ class Contents:
         if self._overlay.has_resource(node.item):
             return Catalog(())
         session = node.above(EXPERIMENT)
+        if session is not None:
+            self._walks.visits(FILES, session, node.chain[0])
         return self._listings.files(node.item, session, waiter, not_before).catalog

@@ -48,7 +48,7 @@ class Foresight:
             return
         if level.listed_at == EXPERIMENT.name and item.level is EXPERIMENT:
             self._listings.foresee_files(item)
-        elif level.walked and not level.listed_at and not self._listings.holds(level, None):
+        elif level.walked and not level.listed_at and self._listings.peek(level, None) is None:
             id_ = decode_name(name)
             self._listings.foresee(Item(level, id_, id_, object_address(level, id_, ""), {}))
 

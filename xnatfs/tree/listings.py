@@ -7,22 +7,19 @@ of one account. ``namespace`` builds names from them. Nothing here knows file na
 from __future__ import annotations
 
 import logging
-import math
-import threading
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 from xnatfs.config import Limits
 from xnatfs.errors import BadReply
 from xnatfs.model.entities import Item, RemoteFile
 from xnatfs.model.levels import BY_COLLECTION, PROJECT, RESOURCE, Level
+from xnatfs.rest import many
 from xnatfs.rest.archive import Archive
+from xnatfs.tree.asking import Asking, Question
 from xnatfs.tree.catalog import file_count
-from xnatfs.tree.held import Cached, FileListing, Held, Listing, Row, weight
+from xnatfs.tree.held import FileListing, Listing
 from xnatfs.tree.sharing import Key, Sharing, Told
 from xnatfs.tree.sheets import FILES, RIGHTS, SESSION
 from xnatfs.waiting import Waiter, Workers
@@ -33,21 +30,8 @@ log = logging.getLogger(__name__)
 # every catalog of the session for it, so beyond that each resource is asked on its own.
 WHOLE_SESSION_FILES = 20_000
 
-# From this many rows on a listing that is in use is asked for again before its time is over, so
-# that a walk over its entries does not stand still for it again and again.
-LARGE = 10_000
-
-
 # On what a right may be; each is a listing (R§10.7).
 _RIGHTS_ON = ("projects", "sessions")
-
-
-@dataclass(frozen=True, slots=True)
-class _Asking:
-    """A request on its way, and when it was made."""
-
-    future: Future[Any]
-    since: float
 
 
 class Listings:
@@ -59,23 +43,16 @@ class Listings:
         limits: ages and patience.
         sharing: with the other processes of the account.
 
-    Threading: ``_mu`` guards ``_asking``, and is taken before that of ``Held``; nothing is asked
-    and no disk is touched under it.
+    Threading: holds no state of its own.
     """
 
     def __init__(
         self, archive: Archive, workers: Workers, limits: Limits, sharing: Sharing
     ) -> None:
         self._archive = archive
-        self._workers = workers
-        self._limits = limits
         self._sharing = sharing
-        self._ttl = math.inf if sharing.offline else limits.listing_ttl_s
-        self._held = Held(self._ttl, 2 * limits.io_timeout_s)
-        self._mu = threading.Lock()
-        self._asking: dict[Key, _Asking] = {}
-        # Of large listings: when the one was asked for that is being renewed, or was in vain.
-        self._renewing: dict[Key, float] = {}
+        self._asking = Asking(workers, limits, sharing)
+        self._held = self._asking.held
 
     @property
     def changes(self) -> int:
@@ -95,39 +72,26 @@ class Listings:
             waiter: the limits of the caller's wait.
             not_before: time.monotonic() at which the listing may have been asked at the earliest.
         """
-        return self._rows(
-            Key(level.name, at.address if at else ""),
-            lambda worker: self._archive.items(level, at, worker),
-            waiter,
-            not_before,
-            f"the {level.collection} of {at.label or at.id if at else 'the archive'}",
-        )
+        return self._listing(self._objects(level, at), waiter, not_before)
 
     def experiments(self, waiter: Waiter, not_before: float = 0.0) -> Listing[Item]:
         """Every session that the user may see, in all projects."""
-        return self._rows(
-            Key("experiments", ""), self._archive.experiments, waiter, not_before, "all experiments"
-        )
+        key = Key("experiments", "")
+        question = Question(key, self._archive.experiments, "all experiments")
+        return self._listing(question, waiter, not_before)
 
     def resources(self, at: Item, waiter: Waiter, not_before: float = 0.0) -> Listing[Item]:
         """The resources of ``at``; of a session with all that lies below it."""
-        return self._rows(
-            Key("resources", at.address),
-            lambda worker: self._archive.resources(at, worker),
-            waiter,
-            not_before,
-            f"the resources of {at.label or at.id}",
-        )
+        return self._listing(self._resources(at), waiter, not_before)
 
     def inputs(self, session: Item, owner: Item, waiter: Waiter) -> Listing[Item]:
         """The ``in`` resources of an assessor or reconstruction of a session."""
-        return self._rows(
+        question = Question(
             Key("inputs", owner.address),
-            lambda worker: self._archive.input_resources(session, owner.level, [owner.id], worker),
-            waiter,
-            0.0,
+            partial(self._archive.input_resources, session, owner.level, [owner.id]),
             f"the inputs of {owner.label or owner.id}",
         )
+        return self._listing(question, waiter)
 
     def files(
         self,
@@ -147,62 +111,103 @@ class Listings:
         """
         key = Key(FILES, resource.address)
         ask = partial(self._archive.files, resource)
-        what = f"the files of {resource.label or resource.id}"
+        question = Question(key, ask, f"the files of {resource.label or resource.id}")
         known = self._held.get(key)
         if isinstance(known, FileListing) and known.asked >= not_before:
-            self._renew(key, known, ask, what)
+            self._asking.renew(known, question)
             return known
         # Offline a resource's own listing may know more than the session's.
         alone = self._sharing.offline and self._sharing.has(key)
         if not not_before and session is not None and not alone:
             resources = self.resources(session, waiter).rows
             if file_count(resources) <= WHOLE_SESSION_FILES and resource in resources:
-                all_ = f"the files of {session.label or session.id}"
-                ask_all = partial(self._whole_session, session)
+                whole = self._session(session)
                 try:
-                    self._get(Key(SESSION, session.address), ask_all, waiter, 0.0, all_)
+                    self._asking.get(whole, waiter)
                 except BadReply as error:
-                    log.info("%s cannot be listed at once: %s", all_, error)
-        return cast("FileListing", self._get(key, ask, waiter, not_before, what))
+                    log.info("%s cannot be listed at once: %s", whole.what, error)
+        return cast("FileListing", self._asking.get(question, waiter, not_before))
 
     def rights(self, right: str, waiter: Waiter) -> tuple[tuple[str, ...], ...]:
         """Ids of the projects where the user has ``right`` ("edit" or "delete"): a hint.
 
         The same tuples as long as they are the same listings.
         """
-        asked = [self._begin_rights(right, on) for on in _RIGHTS_ON]
-        return tuple(self._wait(one, waiter, "the rights").rows for one in asked)
+        questions = [self._rights(right, on) for on in _RIGHTS_ON]
+        asked = [self._asking.begin(question) for question in questions]
+        return tuple(self._asking.wait(one, waiter, "the rights").rows for one in asked)
 
-    def _begin_rights(self, right: str, on: str) -> Listing[str] | _Asking:
-        ask = partial(self._archive.projects_where, right, on)
-        begun = self._begin(Key(f"{RIGHTS}{right}-{on}", ""), ask, 0.0, "the rights")
-        return cast("Listing[str] | _Asking", begun)
+    # -- ahead of who will want it; nothing here waits
 
     def warm_up(self) -> None:
-        """Ask for what the first look at anything needs, without waiting."""
-        self._begin(
-            Key(PROJECT.name, ""), partial(self._archive.items, PROJECT, None), 0.0, "projects"
-        )
-        for on in _RIGHTS_ON:
-            self._begin_rights("edit", on)
+        """Ask for what the first look at anything needs."""
+        for question in (
+            self._objects(PROJECT, None),
+            *(self._rights("edit", on) for on in _RIGHTS_ON),
+        ):
+            self._asking.begin(question)
 
     def foresee(self, item: Item) -> None:
-        """Ask for what is asked next when a path leads through ``item``, without waiting."""
+        """Ask for what is asked next when a path leads through ``item``."""
         for collection in item.level.walked:
-            level = BY_COLLECTION[collection]
-            key, ask = Key(level.name, item.address), partial(self._archive.items, level, item)
-            if level is RESOURCE:
-                key, ask = Key("resources", item.address), partial(self._archive.resources, item)
-            self._begin(key, ask, 0.0, f"the {collection} of {item.label or item.id}")
+            self._asking.begin(self._question(collection, item))
 
     def foresee_files(self, session: Item) -> None:
         """Ask for the files of a session, of which nobody knows yet how many there are."""
-        ask = partial(self._whole_session, session)
-        self._begin(Key(SESSION, session.address), ask, 0.0, f"the files of {session.label}")
+        self._asking.begin(self._session(session))
 
-    def holds(self, level: Level, at: Item | None) -> bool:
-        """Whether the objects of ``level`` are known without asking."""
-        return self._holds(Key(level.name, at.address if at else ""))
+    def foresee_many(self, collection: str, objects: Sequence[Item]) -> None:
+        """Ask for what several objects of one level hold.
+
+        In one request where the answer leaves no doubt whose everything is (R§1.3).
+
+        Args:
+            collection: as in ``Level.holds``; FILES: the files of sessions, as far as their
+                resources are known and have few files.
+            objects: in the order in which they will be wanted.
+        """
+        questions = [self._question(collection, item) for item in objects]
+        level = BY_COLLECTION.get(collection)
+        if level is None:
+            self._foresee_sessions(objects)
+        elif many.is_asked(level, objects[0].level):
+            held_by = partial(self._archive.held_by, level, objects)
+            self._asking.begin_many(questions, held_by)
+        else:
+            for question in questions:
+                self._asking.begin(question)
+
+    def _foresee_sessions(self, sessions: Sequence[Item]) -> None:
+        left = WHOLE_SESSION_FILES
+        asked: dict[str, tuple[Item, Sequence[Item]]] = {}
+        for session in sessions:
+            resources = self._held.get(Key("resources", session.address))
+            if isinstance(resources, Listing) and (files := file_count(resources.rows)) <= left:
+                left -= files
+                asked[session.address] = (session, resources.rows)
+        ask = partial(self._whole_sessions, asked)
+        self._asking.begin_many([self._session(session) for session, _ in asked.values()], ask)
+
+    def missing(self, collection: str, objects: Sequence[Item]) -> list[Item]:
+        """Those of which a collection is not known, nor on its way, and can be asked for."""
+        found = [
+            item
+            for item in objects
+            if not self._asking.is_begun(self._question(collection, item).key)
+        ]
+        if collection == FILES:
+            # How many files there are is told by the resources.
+            found = [item for item in found if self._few_files(item)]
+        return found
+
+    def _few_files(self, session: Item) -> bool:
+        """Whether it is known that all files of a session can be asked for at once."""
+        resources = self._held.get(Key("resources", session.address))
+        return isinstance(resources, Listing) and file_count(resources.rows) <= WHOLE_SESSION_FILES
+
+    def peek(self, level: Level, at: Item | None) -> Listing[Item] | None:
+        """The objects of ``level`` if they are known without asking."""
+        return cast("Listing[Item] | None", self._held.get(self._objects(level, at).key))
 
     # -- our own changes, and what else is known
 
@@ -242,89 +247,64 @@ class Listings:
         self._held.forget(address)
         self._sharing.void(address)
 
-    # -- the mechanism
+    # -- the questions
+
+    def _question(self, collection: str, item: Item) -> Question:
+        """How an object is asked for one of its collections; for FILES: a session for all."""
+        level = BY_COLLECTION.get(collection)
+        if level is None:
+            return self._session(item)
+        return self._resources(item) if level is RESOURCE else self._objects(level, item)
+
+    def _objects(self, level: Level, at: Item | None) -> Question:
+        return Question(
+            Key(level.name, at.address if at else ""),
+            partial(self._archive.items, level, at),
+            f"the {level.collection} of {at.label or at.id if at else 'the archive'}",
+        )
+
+    def _resources(self, at: Item) -> Question:
+        ask = partial(self._archive.resources, at)
+        return Question(Key("resources", at.address), ask, f"the resources of {at.label or at.id}")
+
+    def _session(self, session: Item) -> Question:
+        what = f"the files of {session.label or session.id}"
+        return Question(Key(SESSION, session.address), partial(self._whole_session, session), what)
+
+    def _rights(self, right: str, on: str) -> Question:
+        ask = partial(self._archive.projects_where, right, on)
+        return Question(Key(f"{RIGHTS}{right}-{on}", ""), ask, "the rights")
 
     def _whole_session(self, session: Item, worker: Waiter) -> dict[str, list[RemoteFile]]:
         """The files of all resources of a session, by the resources' addresses."""
-        rows = self._archive.session_files(session, worker)
-        addresses = {item.id: item.address for item in self.resources(session, worker).rows}
-        found: dict[str, list[RemoteFile]] = {address: [] for address in addresses.values()}
-        for row in rows:
-            if row.resource_id in addresses:
-                found[addresses[row.resource_id]].append(row)
-        return found
+        rows = self._archive.session_files([session], worker)
+        return _sorted(rows, self.resources(session, worker).rows)
 
-    def _rows(
-        self,
-        key: Key,
-        ask: Callable[[Waiter], Sequence[Row]],
-        waiter: Waiter,
-        not_before: float,
-        what: str,
-    ) -> Listing[Row]:
-        return cast("Listing[Row]", self._get(key, ask, waiter, not_before, what))
+    def _whole_sessions(
+        self, sessions: Mapping[str, tuple[Item, Sequence[Item]]], worker: Waiter
+    ) -> dict[str, dict[str, list[RemoteFile]]]:
+        """As ``_whole_session`` of several, by address; each is given with its resources.
 
-    def _get(
-        self,
-        key: Key,
-        ask: Callable[[Waiter], Any],
-        waiter: Waiter,
-        not_before: float,
-        what: str,
-    ) -> Cached:
-        return cast("Cached", self._wait(self._begin(key, ask, not_before, what), waiter, what))
+        The server leaves out a session that is gone as if it had no files: of one without any
+        nothing is said.
+        """
+        rows = self._archive.session_files([session for session, _ in sessions.values()], worker)
+        sorted_ = {
+            address: _sorted(rows, resources) for address, (_, resources) in sessions.items()
+        }
+        return {address: files for address, files in sorted_.items() if any(files.values())}
 
-    @staticmethod
-    def _wait(begun: Cached | _Asking, waiter: Waiter, what: str) -> Any:
-        return waiter.result(begun.future, what) if isinstance(begun, _Asking) else begun
+    def _listing(
+        self, question: Question, waiter: Waiter, not_before: float = 0.0
+    ) -> Listing[Item]:
+        return cast("Listing[Item]", self._asking.get(question, waiter, not_before))
 
-    def _begin(
-        self, key: Key, ask: Callable[[Waiter], Any], not_before: float, what: str
-    ) -> Cached | _Asking:
-        """What is cached, or the request for it, which is made unless it is on its way."""
-        if self._sharing.offline:
-            not_before = 0.0
-        with self._mu:
-            cached = self._held.get(key)
-            if cached is not None and cached.asked >= not_before:
-                return cached
-            asking = self._asking.get(key)
-            if asking is None or asking.since < not_before:
-                since = time.monotonic()
-                future = self._workers.submit(self._ask, key, ask, since, not_before, what)
-                self._asking[key] = asking = _Asking(future, since)
-            return asking
 
-    def _renew(self, key: Key, known: Cached, ask: Callable[[Waiter], Any], what: str) -> None:
-        """Ask for a large listing again, once, when most of its time is over."""
-        if weight(known) < LARGE:
-            return
-        young = time.monotonic() - self._ttl / 3
-        if young - known.asked > self._ttl / 3 and self._renewing.get(key) != known.asked:
-            self._renewing[key] = known.asked
-            self._begin(key, ask, young, what)
-
-    def _holds(self, key: Key) -> bool:
-        return self._held.get(key) is not None
-
-    def _ask(
-        self,
-        key: Key,
-        ask: Callable[[Waiter], Any],
-        since: float,
-        not_before: float,
-        what: str,
-    ) -> Cached:
-        try:
-            # Whoever waits has a budget of their own; the request goes on as long as it moves,
-            # so that a second try finds the listing.
-            patient = Waiter(idle_s=self._limits.io_timeout_s)
-            oldest = max(not_before, since - self._ttl)
-            told = self._sharing.fetch(key, ask, oldest, what, patient)
-            return self._held.take(key, told)
-        finally:
-            with self._mu:
-                # A younger request may have taken the place, and may even be over.
-                asking = self._asking.get(key)
-                if asking is not None and asking.since == since:
-                    del self._asking[key]
+def _sorted(rows: Sequence[RemoteFile], resources: Sequence[Item]) -> dict[str, list[RemoteFile]]:
+    """Files by the address of their resource, for these resources."""
+    addresses = {item.id: item.address for item in resources}
+    found: dict[str, list[RemoteFile]] = {address: [] for address in addresses.values()}
+    for row in rows:
+        if row.resource_id in addresses:
+            found[addresses[row.resource_id]].append(row)
+    return found

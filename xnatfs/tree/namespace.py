@@ -26,6 +26,7 @@ from xnatfs.tree.held import Listing
 from xnatfs.tree.listings import Listings
 from xnatfs.tree.node import Node
 from xnatfs.tree.overlay import Overlay
+from xnatfs.tree.walks import Walks
 from xnatfs.waiting import Waiter
 
 # A resource that an assessor or reconstruction was made from: "LABEL~in".
@@ -69,7 +70,9 @@ class Namespace:
         self._folders: LRUCache[str, _Known] = LRUCache(256)
         self._fresh_s = min(_FRESH_S, limits.listing_ttl_s)
         self._foresight = Foresight(listings)
-        self._contents = Contents(listings, overlay)
+        # What is asked for ahead is to be wanted long before its time is over.
+        self._walks = Walks(listings, limits.listing_ttl_s / 4)
+        self._contents = Contents(listings, overlay, self._walks)
 
     # -- questions
 
@@ -255,10 +258,13 @@ class Namespace:
         level = BY_COLLECTION[node.collection]
         if level is RESOURCE:
             at = self._resources_at(node)
+            self._walks.visits(node.collection, at, node.chain[0])
             return self._listings.resources(at, waiter, not_before)
         if not node.chain and level.listed_at:
             return self._listings.experiments(waiter, not_before)
         asked = next((i for i in node.chain if i.level.name == level.listed_at), None)
+        if asked is not None:
+            self._walks.visits(node.collection, asked, node.chain[0])
         return self._listings.items(level, asked, waiter, not_before)
 
     def _resources_at(self, node: Node) -> Item:

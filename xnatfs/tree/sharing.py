@@ -96,7 +96,7 @@ class Sharing:
 
         def arrived() -> bool:
             nonlocal found
-            found = self._load(key, oldest)
+            found = self.told_lately(key, oldest)
             return found is not None
 
         claim = self._claims.obtain(str(key), arrived, waiter.progress, waiter)
@@ -108,6 +108,10 @@ class Sharing:
             told = Told(ask(waiter), asked)
             self.keep(key, told)
         return told
+
+    def told_lately(self, key: Key, oldest: float) -> Told | None:
+        """What another process was told and what is not too old; ``oldest`` as with ``fetch``."""
+        return self._load(key, oldest)
 
     def has(self, key: Key) -> bool:
         """Whether there is a record, however old."""
