@@ -8,14 +8,17 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.core.driver import SCAN4, Driver, Rest, requests, soon
 from tests.mount.desk import within
 from xnatfs.demo.faults import Fault
+from xnatfs.errors import NoSpace, ServerFault
 from xnatfs.tree.node import Node
-from xnatfs.upload import outbox
+from xnatfs.upload import outbox, upload
+from xnatfs.upload.upload import Upload
 from xnatfs.waiting import Waiter
 
 NIFTI = SCAN4 + "/resources/NIFTI"
@@ -192,3 +195,139 @@ def test_what_arrives_just_before_it_is_renamed_or_removed(
     drive.write(FILES + "/b", b"the third one")
     drive.fs.unlink(FILES + "/b", soon())
     assert rest.files(HELD) == {"c": b"the second"}
+
+
+def test_a_rename_that_fails_leaves_it_waiting(
+    patient, owner: Driver, server, rest: Rest, tmp_path: Path
+) -> None:
+    """It was closed: the server's trouble of this moment is no reason to give it up."""
+    owner.write(FILES + "/a", b"one")
+    drain(owner)
+    owner.write(FILES + "/a", b"the second")
+    server.faults.add(Fault(kind="status", verb="PUT", code=500))
+    with pytest.raises(ServerFault):
+        owner.fs.rename(FILES + "/a", FILES + "/b", soon())
+    server.faults.clear()
+    assert spool(owner) == [(FILES + "/a", "sealed")]
+    assert owner.read(FILES + "/a") == b"the second"
+    drain(owner)
+    assert rest.files(HELD) == {"a": b"the second"}
+
+
+def test_a_temporary_file_that_cannot_be_renamed_stays_one(
+    patient, owner: Driver, rest: Rest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner.write(FILES + "/a", b"closed")
+    writer = half(owner)
+    owner.close(writer)
+
+    def full(*_: object, **__: object) -> None:
+        raise NoSpace("full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Upload, "readdress", full)
+        with pytest.raises(NoSpace):
+            owner.fs.rename(BESIDE, FILES + "/a", soon())
+    drain(owner)
+    assert rest.files(HELD) == {"a": b"closed"}
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_rename(
+    patient, owner: Driver, rest: Rest, monkeypatch: pytest.MonkeyPatch, expected_warnings
+) -> None:
+    """Either all of it, the content that counts and what is being written, or nothing."""
+    owner.write(FILES + "/a", b"closed")
+    owner.write(FILES + "/b", b"neighbour")
+    handle = owner.open(FILES + "/a", os.O_WRONLY | os.O_TRUNC)
+    owner.fs.write(handle, b"half", 0, soon())
+    write, room = upload.write_record, [1]
+
+    def nearly_full(*args: Any, **more: Any) -> None:
+        if not room:
+            raise NoSpace("full")
+        room.pop()
+        write(*args, **more)
+
+    expected_warnings.append("its record could not be written")
+    with monkeypatch.context() as broken:
+        broken.setattr(upload, "write_record", nearly_full)
+        owner.fs.rename(FILES + "/a", FILES + "/c", soon())
+        with pytest.raises(NoSpace):
+            owner.fs.rename(FILES + "/c", FILES + "/b", soon())
+    assert owner.names(FILES) == ["b", "c"]
+    assert owner.read(FILES + "/b") == b"neighbour"
+    owner.close(handle)
+    drain(owner)
+    assert rest.files(HELD) == {"b": b"neighbour", "c": b"half"}
+
+
+def test_a_temporary_name_waits_for_a_person(
+    patient, owner: Driver, connect, rest: Rest, tmp_path: Path
+) -> None:
+    """An editor's backup of a file that had not been sent, and the machine dies."""
+    owner.write(FILES + "/a", b"before")
+    owner.fs.rename(FILES + "/a", FILES + "/a~", soon())
+    owner.write(FILES + "/a", b"after")
+    drain(owner)
+    assert spool(owner) == [(FILES + "/a~", "sealed")]
+    owner.fs.close()
+    later = Driver(connect("admin", write_back=True))
+    later.fs.recover()
+    drain(later)
+    assert rest.files(HELD) == {"a": b"after"}
+    assert kept(tmp_path) == [b"before"]
+
+
+def test_what_a_dead_mount_left_and_what_is_made_meanwhile(
+    patient, owner: Driver, connect, rest: Rest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    expected_warnings: list[str],
+) -> None:  # fmt: skip
+    """The job runs again while its first results are still being looked for."""
+    owner.write(FILES + "/a", b"left by the first")
+    owner.write(FILES + "/b", b"left by the first")
+    owner.fs.close()
+    later = Driver(connect("admin", write_back=True))
+    recovered = threading.Event()
+    new, take = later.fs._parts.spool.new, later.fs._parts.spool.take
+
+    def slowly(*args: Any) -> Upload:
+        """Of "a" what was left is found while the new one is made …"""
+        made = new(*args)
+        if not recovered.is_set():
+            recovered.set()
+            later.fs.recover()
+        return made
+
+    def too_late(folder: Path) -> Upload | None:
+        """… and of "b" the new one is made while what was left is found."""
+        found = take(folder)
+        if folder.name.endswith("-b"):
+            later.write(FILES + "/b", b"anew")
+        return found
+
+    monkeypatch.setattr(later.fs._parts.spool, "new", slowly)
+    monkeypatch.setattr(later.fs._parts.spool, "take", too_late)
+    expected_warnings.append("b was made anew; what was left of it stays")
+    handle = later.create(FILES + "/a", os.O_TRUNC)
+    later.fs.write(handle, b"anew", 0, soon())
+    later.close(handle)
+    assert kept(tmp_path) == [b"anew", b"anew", b"left by the first"]
+    drain(later)
+    assert rest.files(HELD) == {"a": b"anew", "b": b"anew"}
+
+
+def test_what_was_durable_stays_so(patient, owner: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power loss may not take both, what was closed long ago and what has replaced it."""
+    synced: list[str] = []
+    monkeypatch.setattr(upload, "sync_file", lambda path: synced.append(path.name))
+    for verb in ("write", "rename"):
+        owner.write(FILES + "/a", b"long ago")
+        for waiting in owner.fs._parts.spool.pending():
+            waiting.fsync()
+        synced.clear()
+        if verb == "write":
+            owner.write(FILES + "/a", b"anew")
+        else:
+            owner.write(FILES + "/b", b"beside")
+            owner.fs.rename(FILES + "/b", FILES + "/a", soon())
+        assert sorted(synced) == ["bytes", "record.json"]

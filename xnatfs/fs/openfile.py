@@ -34,6 +34,7 @@ from xnatfs.fs.states import (
 from xnatfs.fs.turn import Turn
 from xnatfs.model.entities import Item, RemoteFile
 from xnatfs.model.versions import Version
+from xnatfs.upload.outcomes import may_pass
 from xnatfs.upload.upload import Upload
 from xnatfs.waiting import Waiter
 
@@ -278,7 +279,8 @@ class OpenFile:
                 self._ways.seal(state.upload)
                 if not state.upload.kept:
                     return False
-                self._drop_before()
+                if state.before is not None:
+                    state.upload.supersede(state.before)
                 self._state = Sealed(state.upload)
                 self._written = False
             return isinstance(self._state, Sealed)
@@ -307,6 +309,10 @@ class OpenFile:
             try:
                 row = self._ways.send(self.resource, upload, waiter)
             except XnatfsError as error:
+                if isinstance(state, Sealed) and may_pass(error):
+                    # Whoever closed it was told that it will arrive: it waits on.
+                    self._ways.seal(upload)
+                    raise
                 self._fail(error)
                 if upload.record.md5 and upload.kept:
                     self._drop_before()
@@ -315,6 +321,8 @@ class OpenFile:
             self._now_on_server(row, upload)
         finally:
             self._turn.end()
+            if self.waits:
+                self._ways.post(self)
 
     def _now_on_server(self, row: RemoteFile, upload: Upload) -> None:
         """The server holds the content; called with the turn."""
@@ -415,6 +423,8 @@ class OpenFile:
         other._passed_on = closed
         if isinstance(state, Writing | Failed) and state.before is None:
             self._state = replace(state, before=closed)
+        elif isinstance(state, Sealed):
+            state.upload.supersede(closed)
         else:
             closed.done()
 

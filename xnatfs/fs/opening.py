@@ -96,8 +96,11 @@ class Opening:
         # What the kernel was told of a file that had this name before is no version to pin.
         parts.files.replaced(node.path)
 
+        made: list[OpenFile] = []
+
         def make() -> OpenFile:
             new = OpenFile(parts, node.item, node.inner, node.path, base, local_only=local_only)
+            made.append(new)
             if base is not None:
                 new.begin_empty(waiter)
             if gone is not None:
@@ -105,8 +108,13 @@ class Opening:
             return new
 
         file = parts.files.hold(node.item, node.inner, make)
-        file.held = self._held(node, waiter)
         try:
+            if file not in made:
+                # What a mount that is gone has left under this name is faster.
+                if flags & os.O_EXCL:
+                    raise AlreadyExists(f"{node.path} exists")
+                return self.open(node, flags, caller, waiter)
+            file.held = self._held(node, waiter)
             if base is None:
                 parts.overlay.add_file(node.item, node.inner)
             parts.appearance.mark(node, Mark(mode=mode & 0o7777, mtime=time.time()))

@@ -6,6 +6,7 @@ import logging
 from contextlib import suppress
 
 from xnatfs.errors import AlreadyExists, Conflict, Protected, ServerFault, XnatfsError
+from xnatfs.fs.names import NameClass, classify
 from xnatfs.fs.openfile import OpenFile
 from xnatfs.fs.parts import Parts
 from xnatfs.model.entities import Item
@@ -115,6 +116,9 @@ class SendOff:
         record = row.record
         if record is None or record.state is not State.SEALED:
             return False
+        if classify(record.target.path.rpartition("/")[2]) is not NameClass.REAL:
+            # A temporary name: it is named at the end of a mount, and waits for a person.
+            return False
         return (record.target.server, record.target.account) == self._parts.spool.account
 
     def _make_resource(self, upload: Upload) -> None:
@@ -152,14 +156,15 @@ class SendOff:
         parts, target = self._parts, upload.record.target
         resource = target.item()
 
-        def make() -> OpenFile:
-            base = _version(target.resource_id, target.path, upload.record.base)
-            return OpenFile(parts, resource, target.path, target.labels, base, upload=upload)
-
-        file = parts.files.hold(resource, target.path, make)
-        if file.base is None:
-            parts.overlay.add_file(resource, target.path)
-        parts.post(file)
+        base = _version(target.resource_id, target.path, upload.record.base)
+        made = OpenFile(parts, resource, target.path, target.labels, base, upload=upload)
+        file = parts.files.hold(resource, target.path, lambda: made)
+        if file is made:
+            if base is None:
+                parts.overlay.add_file(resource, target.path)
+            parts.post(file)
+        else:
+            log.warning("%s was made anew; what was left of it stays", target.labels)
         parts.files.let_go(file)
 
 

@@ -162,7 +162,7 @@ class Queue:
         last: dict[tuple[Path, str, str], Row] = {}
         for row in rows:
             kept.append(row)
-            if row.record is None or row.record.state is not State.SEALED:
+            if row.record is None or not row.record.md5 or row.record.state is State.CONFLICT:
                 continue
             target = row.record.target
             name = (row.folder.parent, target.resource_id, target.path)

@@ -285,6 +285,20 @@ class Upload:
                 log.warning("cannot remove %s from the spool: %s", self._folder, error)
         self._table.forget(self)
 
+    def supersede(self, earlier: Upload) -> None:
+        """It is complete and stands for an earlier one of its name, which goes.
+
+        Never raises: what cannot be made as durable as the earlier one was leaves both, of which
+        the later counts.
+        """
+        try:
+            if earlier._durable:
+                self.fsync()
+        except (SpaceProblem, DiskFault) as error:
+            log.warning("%s: what it replaces stays too: %s", self._what, error)
+        else:
+            earlier.done()
+
     def settle_in(self, place: Path) -> None:
         """Rename its folder to ``place``. Raises OSError."""
         os.rename(self._folder, place)
