@@ -121,6 +121,8 @@ class Storm:
             worker.join()
         if plan.faults:
             self.server.clear_faults()
+            # What it holds back, a removal say, it does although nobody waits for it any more.
+            time.sleep(max(fault.seconds for fault in plan.faults))
         self.recover(plan)
         self.judge()
 
