@@ -343,7 +343,7 @@ def test_scans_read_one_after_the_other_are_fetched_ahead(site: Site, order: lis
     time.sleep(0.3)
     assert within(10, lambda: len(tars(server)) == 3)
     # The third comes from the store; and the fourth is on its way.
-    assert within(10, lambda: not drive.fs._parts.downloads._bulk._running)
+    assert within(10, lambda: not drive.fs._parts.downloads.bulk._running)
     server.clear_log()
     read_all(drive, order[2])
     assert singles(server) == []
@@ -356,7 +356,7 @@ def test_a_stream_that_nobody_reads_stops(site: Site, monkeypatch: pytest.Monkey
     names = drive.names(folder(1))
     for name in names[:2]:
         first_byte(drive, f"{folder(1)}/{name}")
-    bulk = drive.fs._parts.downloads._bulk
+    bulk = drive.fs._parts.downloads.bulk
     assert within(10, lambda: not bulk._running)
     fetched = drive.fs.status()["downloads"]["fetched"]
     assert fetched < 30 * MIB

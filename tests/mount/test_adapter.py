@@ -222,7 +222,7 @@ WAITS = {
     "stat": "os.stat(path)",
     "open": "os.open(path, os.O_RDONLY)",
     "read": "os.read(os.open(path, os.O_RDONLY), 10)",
-    "close": "os.close(os.open(path, os.O_RDONLY))",
+    "close": "os.close(os.open(path, os.O_RDWR))",
 }
 
 

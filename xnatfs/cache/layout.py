@@ -90,7 +90,7 @@ def content_path(folder: Path, key: str) -> Path:
     """The place of a key in a server's folder; 256 folders keep each one short."""
     # The first two characters of a digest are evenly spread; "x" keys are so behind their x.
     spread = key[1:3] if key.startswith("x") else key[:2]
-    return folder / CONTENT / spread / key
+    return Path(f"{folder}/{CONTENT}/{spread}/{key}")
 
 
 def block_count(size: int) -> int:

@@ -11,8 +11,7 @@ import logging
 import os
 import secrets
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +82,7 @@ class Store:
         self._mu = threading.Lock()
         self._open: dict[str, _Opening] = {}
         # Keys that are held without being open.
-        self._held: Counter[str] = Counter()
+        self._held: dict[str, int] = {}
         self._room = Room(settings, self._in_use)
         self._memory = Memory()
         self._checked = Checked()
@@ -116,18 +115,21 @@ class Store:
             self._misses += not complete
         return content
 
-    def hold(self, version: Version) -> Callable[[], None]:
-        """Keep a version from eviction without looking for it; returns what ends that."""
+    def hold(self, version: Version) -> None:
+        """Keep a version from eviction without looking for it, until ``let_go``."""
+        key = version.key
         with self._mu:
-            self._held[version.key] += 1
+            self._held[key] = self._held.get(key, 0) + 1
 
-        def let_go() -> None:
-            with self._mu:
-                self._held[version.key] -= 1
-                if not self._held[version.key]:
-                    del self._held[version.key]
-
-        return let_go
+    def let_go(self, version: Version) -> None:
+        """End one ``hold``."""
+        key = version.key
+        with self._mu:
+            left = self._held[key] - 1
+            if left:
+                self._held[key] = left
+            else:
+                del self._held[key]
 
     def _load(self, version: Version) -> Content:
         if version.size == 0:

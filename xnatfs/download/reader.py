@@ -45,8 +45,8 @@ class Downloads:
         self._store = store
         self._workers = workers
         self._rules = Rules(limits.io_timeout_s, settings.verify == "warn", store.claims)
-        self._counts = Counts()
-        self._bulk = Bulk(store, workers, settings, self._rules, self._counts)
+        self.counts = Counts()
+        self.bulk = Bulk(store, workers, settings, self._rules, self.counts)
         self._mu = threading.Lock()
         # The one Incoming of a version that new readers join.
         self._table: dict[str, Incoming] = {}
@@ -54,7 +54,11 @@ class Downloads:
         self._alive: set[Incoming] = set()
 
     def open(
-        self, version: Version, fetch: Fetch, label: str, siblings: Siblings | None = None
+        self,
+        version: Version,
+        fetch: Fetch,
+        label: str,
+        siblings: Callable[[], Siblings] | None = None,
     ) -> Reader:
         """A reader of one version; asks neither the server nor the disk before the first read.
 
@@ -62,19 +66,13 @@ class Downloads:
             version: the pinned version.
             fetch: how to get its bytes.
             label: the path, for error texts and log lines.
-            siblings: the resource that it lies in, if that may be fetched as a whole.
+            siblings: tells the resource that it lies in, if that may be fetched as a whole.
         """
-        return Reader(
-            version,
-            self._store.hold(version),
-            lambda reader: self._attach(reader, version, fetch, label),
-            self._detach,
-            self._counts,
-            self._bulk,
-            siblings,
-        )
+        self._store.hold(version)
+        return Reader(self, version, fetch, label, siblings)
 
-    def _attach(self, reader: Reader, version: Version, fetch: Fetch, label: str) -> Incoming:
+    def attach(self, reader: Reader, version: Version, fetch: Fetch, label: str) -> Incoming:
+        """A reader joins the transfers of a version, and looks into the store."""
         content = self._store.open(version)
         if content.verdict is Verdict.CONTRADICTS:
             if self._rules.lenient:
@@ -86,7 +84,7 @@ class Downloads:
             joined = incoming is not None and incoming.failure is None
             if incoming is None or not joined:
                 incoming = Incoming(
-                    version, content, label, self._workers, self._rules, self._counts, self._left
+                    version, content, label, self._workers, self._rules, self.counts, self._left
                 )
                 self._table[version.key] = incoming
                 self._alive.add(incoming)
@@ -95,9 +93,12 @@ class Downloads:
             content.close()
         return incoming
 
-    def _detach(self, reader: Reader, incoming: Incoming) -> None:
-        incoming.detach(reader)
-        self._left(incoming)
+    def detach(self, reader: Reader, version: Version, incoming: Incoming | None) -> None:
+        """A reader ends."""
+        if incoming is not None:
+            incoming.detach(reader)
+            self._left(incoming)
+        self._store.let_go(version)
 
     def _left(self, incoming: Incoming) -> None:
         """Let go of a version that nobody reads or fetches any more."""
@@ -112,7 +113,7 @@ class Downloads:
 
     def stats(self) -> DownloadStats:
         """Counts of this process."""
-        return self._counts.stats()
+        return self.counts.stats()
 
 
 class Reader:
@@ -122,42 +123,38 @@ class Reader:
     kernel has in its pages is never asked for.
 
     Args:
+        downloads: of the mount; has a hold on the content, which keeps it from eviction.
         version: what is read.
-        let_go: ends the hold on its content, which keeps it from eviction.
-        attach: joins the version's Incoming.
-        detach: leaves it.
-        counts: of the mount.
-        bulk: what is fetched with it.
-        siblings: the resource around it.
+        fetch: how to get its bytes.
+        label: the path, for texts.
+        siblings: tells the resource around it.
 
     Threading: ``_mu`` guards the readahead, what was handed out unverified, and what was taken
-    back of it. ``_joining`` lets one thread look into the store.
+    back of it. ``_joining`` lets one thread look into the store. Most openings are never read:
+    what reading needs is made when it begins.
     """
 
     def __init__(
         self,
+        downloads: Downloads,
         version: Version,
-        let_go: Callable[[], None],
-        attach: Callable[[Reader], Incoming],
-        detach: Callable[[Reader, Incoming], None],
-        counts: Counts,
-        bulk: Bulk,
-        siblings: Siblings | None,
+        fetch: Fetch,
+        label: str,
+        siblings: Callable[[], Siblings] | None,
     ) -> None:
+        self._downloads = downloads
         self._version = version
-        self._let_go = let_go
-        self._attach = attach
-        self._detach = detach
-        self._counts = counts
-        self._bulk = bulk
-        # A large file is fetched for itself.
-        self._siblings = siblings if version.size <= SMALL else None
-        self._noted = False
+        self._fetch = fetch
+        self._label = label
         self._size = version.size
+        # A large file is fetched for itself.
+        self._siblings_of = siblings if version.size <= SMALL else None
+        self._siblings: Siblings | None = None
         self._joining = threading.Lock()
         self._joined: Incoming | None = None
-        self._mu = threading.Lock()
-        self._ahead = Readahead(self._size, BLOCK)
+        self._closed = False
+        self._mu: threading.Lock
+        self._ahead: Readahead
         # 1 for each block of a large file given to the caller before the whole was checked.
         self._unproven = bytearray()
         self._retracted: XnatfsError | None = None
@@ -167,7 +164,11 @@ class Reader:
         if self._joined is None:
             with self._joining:
                 if self._joined is None:
-                    self._joined = self._attach(self)
+                    self._mu = threading.Lock()
+                    self._ahead = Readahead(self._size, BLOCK)
+                    self._joined = self._downloads.attach(
+                        self, self._version, self._fetch, self._label
+                    )
         return self._joined
 
     @property
@@ -213,13 +214,13 @@ class Reader:
         else:
             self._look_ahead(offset, size)
             piece = self._bring_watched(offset, size, waiter)
-        self._counts.add("served", size)
+        self._downloads.counts.add("served", size)
         return piece
 
     def _bring(self, offset: int, size: int, waiter: Waiter) -> bytes:
         piece = None if self._incoming.judging else self._content.read(offset, size)
         if piece is None and self._siblings is not None:
-            self._bulk.bring(self._siblings, self._incoming.version, waiter)
+            self._downloads.bulk.bring(self._siblings, self._version, waiter)
             self._content.look()
             piece = self._content.read(offset, size)
         if piece is None:
@@ -228,9 +229,9 @@ class Reader:
         return piece
 
     def _note(self) -> None:
-        if self._siblings is not None and not self._noted:
-            self._noted = True
-            self._bulk.note(self._siblings, self._version.path)
+        if self._siblings is None and self._siblings_of is not None:
+            self._siblings = self._siblings_of()
+            self._downloads.bulk.note(self._siblings, self._version.path)
 
     def prefetch(self) -> None:
         """Start bringing the whole of a small file, without waiting."""
@@ -269,7 +270,7 @@ class Reader:
         with self._mu:
             windows = self._ahead.advance(offset, size, most)
         if windows:
-            self._counts.add("windows", len(windows))
+            self._downloads.counts.add("windows", len(windows))
             self._incoming.prefetch(windows)
 
     def retract(self, blocks: set[int], error: XnatfsError) -> None:
@@ -283,11 +284,6 @@ class Reader:
         """End the opening; a transfer nobody waits for is given up. Never raises."""
         with self._joining:
             joined, self._joined = self._joined, None
-            let_go, self._let_go = self._let_go, _nothing
-        if joined is not None:
-            self._detach(self, joined)
-        let_go()
-
-
-def _nothing() -> None:
-    pass
+            closed, self._closed = self._closed, True
+        if not closed:
+            self._downloads.detach(self, self._version, joined)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import threading
 import time
@@ -26,10 +27,13 @@ class Mark:
     mtime: float | None = None
 
 
+_UNMARKED = Mark()
+
+
 class Appearance:
     """Attributes of the entries of one mount.
 
-    Threading: ``_mu`` guards the marks.
+    Threading: ``_mu`` guards changes of the marks.
     """
 
     def __init__(self, view: View) -> None:
@@ -47,8 +51,7 @@ class Appearance:
             writable: whether the user may write there.
         """
         ino = inode(node)
-        with self._mu:
-            mark = self._marks.get(ino, Mark())
+        mark = self._marks.get(ino, _UNMARKED)
         bits = 0o777 if node.kind is not Kind.FILE else 0o666
         if not writable and node.kind is not Kind.LINK:
             bits &= 0o555
@@ -80,7 +83,7 @@ class Appearance:
 
     def _mark(self, ino: int, change: Mark) -> None:
         with self._mu:
-            mark = self._marks.get(ino, Mark())
+            mark = self._marks.get(ino, _UNMARKED)
             set_ = {
                 name: getattr(change, name)
                 for name in ("mode", "uid", "gid", "mtime")
@@ -116,6 +119,7 @@ def _number(identity: str) -> int:
     return (int.from_bytes(raw, "big") >> 1) | 2
 
 
+@functools.lru_cache(maxsize=256)
 def _seconds(text: str) -> float | None:
     """Seconds since the epoch of a database time, which carries no zone (R§7): taken as local."""
     try:

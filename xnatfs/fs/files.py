@@ -36,7 +36,8 @@ class Files:
     Args:
         told_s: how long the kernel believes attributes that it was told (seconds).
 
-    Threading: ``_mu`` guards all tables; nothing is waited for under it.
+    Threading: ``_mu`` guards all tables, and the counts in the files; nothing is waited for under
+    it. One entry is looked up without it.
     """
 
     def __init__(self, told_s: float) -> None:
@@ -71,8 +72,7 @@ class Files:
         Never new bytes under an old size: when the server has another version meanwhile, the
         reads of the pinned one say so (Stale).
         """
-        with self._mu:
-            told = self._told.get(path)
+        told = self._told.get(path)
         if told is not None and time.monotonic() - told.at < self._told_s:
             return told.row
         return row
@@ -81,8 +81,7 @@ class Files:
 
     def find(self, resource: Item, path: str) -> OpenFile | None:
         """The open (or local) file of this identity, if any."""
-        with self._mu:
-            return self._by_key.get((resource.address, path))
+        return self._by_key.get((resource.address, path))
 
     def hold(self, resource: Item, path: str, make: Callable[[], OpenFile]) -> OpenFile:
         """The file of this identity, made if need be; it stays until ``let_go``.
@@ -142,9 +141,9 @@ class Files:
 
     def _ends(self, file: OpenFile) -> bool:
         """Take a file out of the table unless somebody needs it. Called with ``_mu``."""
-        open_ = any(other is file for other, _ in self._handles.values())
-        local = (file.local_only or file.waits) and not file.given_up
-        if open_ or file.holds or local:
+        if file.handles or file.holds:
+            return False
+        if (file.local_only or file.waits) and not file.given_up:
             return False
         key = (file.resource.address, file.path)
         if self._by_key.get(key) is file:
@@ -182,11 +181,14 @@ class Files:
         with self._mu:
             number = next(self._numbers)
             self._handles[number] = (file, Handle(flags & ~os.O_CREAT, caller.pid))
+            file.handles += 1
             state = file.state
             keep = False
             if isinstance(state, Reading):
-                keep = self._pages.get(path) == state.version.key
-                self._pages[path] = state.version.key
+                key = state.version.key
+                keep = self._pages.get(path) == key
+                if not keep:
+                    self._pages[path] = key
             else:
                 self._pages.pop(path, None)
             return Opened(number, keep)
@@ -196,8 +198,7 @@ class Files:
 
         Raises: DiskFault: the kernel uses a handle that was released (never seen).
         """
-        with self._mu:
-            found = self._handles.get(handle)
+        found = self._handles.get(handle)
         if found is None:
             raise DiskFault(f"handle {handle} is not open")
         return found
@@ -219,23 +220,31 @@ class Files:
             self._pages.pop(path, None)
             self._told.pop(path, None)
 
-    def release(self, handle: int, waiter: Waiter) -> None:
-        """A descriptor is gone; with the last one the file ends, unless it lives here only."""
-        file, descriptor = self.by_handle(handle)
+    def release(self, handle: int, waiter: Waiter) -> OpenFile:
+        """A descriptor is gone; with the last one the file ends, unless it lives here only.
+
+        Returns: the file.
+        """
+        file, _ = self.by_handle(handle)
         with self._mu:
-            self._handles[handle] = (file, replace(descriptor, released=True))
+            file.handles -= 1
             # Of several that are released at once one is the last.
-            last = all(one.released for other, one in self._handles.values() if other is file)
-        if last:
+            last = not file.handles
             # Still in the table while it is being sent: look-ups find it.
-            file.finish(waiter)
-        with self._mu:
-            del self._handles[handle]
-            ends = self._ends(file)
+            file.holds += last
+        try:
+            if last:
+                file.finish(waiter)
+        finally:
+            with self._mu:
+                del self._handles[handle]
+                file.holds -= last
+                ends = self._ends(file)
         if ends:
             file.close()
+        return file
 
     def is_open(self, file: OpenFile) -> bool:
-        """Whether a descriptor of the file exists."""
+        """Whether a descriptor of the file exists, or is being released."""
         with self._mu:
             return any(other is file for other, _ in self._handles.values())

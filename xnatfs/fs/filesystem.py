@@ -349,8 +349,7 @@ class FileSystem:
 
     def release(self, handle: int, waiter: Waiter) -> None:
         """A descriptor is gone."""
-        file, _ = self._parts.files.by_handle(handle)
-        self._parts.files.release(handle, waiter)
+        file = self._parts.files.release(handle, waiter)
         if self._parts.files.find(file.resource, file.path) is None:
             self._parts.overlay.remove_file(file.resource, file.path)
 

@@ -88,8 +88,9 @@ class OpenFile:
         self._passed_on: Upload | None = None
         # Nobody wants the content any more.
         self.given_up = False
-        # Opens and renames that are at work with it; ``files`` counts and guards them.
-        self.holds = 0
+        # Opens and renames that are at work with it, and descriptors; ``files`` counts and guards
+        # them.
+        self.holds = self.handles = 0
         self._turn = Turn()
         # Written to (not only created or truncated by an open): see ``flush``.
         self._written = False

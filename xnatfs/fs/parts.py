@@ -13,6 +13,7 @@ from typing import TypeVar
 from xnatfs.cache.store import Store
 from xnatfs.config import Settings
 from xnatfs.download.reader import Downloads, Reader
+from xnatfs.download.siblings import Siblings
 from xnatfs.errors import (
     Interrupted,
     NotFound,
@@ -141,7 +142,9 @@ class Parts:
                 modified=modified,
             )
 
-        siblings = siblings_of(self, resource, label.removesuffix(version.path))
+        def siblings() -> Siblings:
+            return siblings_of(self, resource, label.removesuffix(version.path))
+
         return self.downloads.open(version, fetch, label, siblings)
 
     def new_upload(

@@ -8,6 +8,7 @@ made through xnatfs (receipts).
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -24,6 +25,9 @@ from xnatfs.tree.node import Node
 from xnatfs.upload.receipts import Receipts
 from xnatfs.upload.spool import Spool
 from xnatfs.waiting import Waiter
+
+# Every look at a file asks for the hint; the lists of projects are looked at this often. Seconds.
+_BELIEVED_S = 1.0
 
 
 class Run(Protocol):
@@ -56,7 +60,9 @@ class Rights:
         self._receipts = receipts
         self._spool = spool
         self._run = run
-        self._sets: dict[str, tuple[tuple[tuple[str, ...], ...], frozenset[str]]] = {}
+        # Right → ids of projects, and until when (time.monotonic()) they are not asked for again.
+        self._sets: dict[str, tuple[frozenset[str], float]] = {}
+        self._believed_s = min(_BELIEVED_S, settings.limits.listing_ttl_s)
         self._mu = threading.Lock()
         self._editable: TTLCache[str, bool] = TTLCache(
             4096, max(settings.limits.metadata_ttl_s, 0.001)
@@ -66,15 +72,15 @@ class Rights:
         """The hint: whether the user has ``right`` ("edit", "delete") in the node's project."""
         if not node.chain or self._policy.read_only or node.item.read_only:
             return False
-        try:
-            rows = self._listings.rights(right, waiter)
-        except Offline:
-            # Nobody asked while there was a network: the server will say.
-            return right == "edit"
-        known = self._sets.get(right)
-        if known is None or not all(a is b for a, b in zip(known[0], rows, strict=True)):
-            known = self._sets[right] = (rows, frozenset().union(*rows))
-        return node.chain[0].id in known[1]
+        known, now = self._sets.get(right), time.monotonic()
+        if known is None or now >= known[1]:
+            try:
+                rows = self._listings.rights(right, waiter)
+            except Offline:
+                # Nobody asked while there was a network: the server will say.
+                return right == "edit"
+            known = self._sets[right] = (frozenset().union(*rows), now + self._believed_s)
+        return node.chain[0].id in known[0]
 
     def require_create(self, node: Node, waiter: Waiter) -> None:
         """A new file or folder below ``node`` (a folder inside ``files``), or raise.

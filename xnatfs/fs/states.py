@@ -134,8 +134,6 @@ class Handle:
     opener: int
     # Its opener has closed it and nothing was written since: its release is on the way.
     closed: bool = False
-    # It is being released.
-    released: bool = False
 
     @property
     def writes(self) -> bool:

@@ -47,6 +47,11 @@ _UTIME_NOW = (1 << 30) - 1
 _UTIME_OMIT = (1 << 30) - 2
 
 
+# Operations that move bytes: they may last as long as bytes move. All others work on names and
+# have one total budget.
+_TRANSFERS = frozenset({"read", "write", "flush", "release", "truncate", "rename", "fsync"})
+
+
 def _request(
     method: Callable[Concatenate[Operations, Waiter, P], R],
 ) -> Callable[Concatenate[Operations, P], R]:
@@ -55,12 +60,13 @@ def _request(
     Raises (the wrapped method): OSError with a positive errno, and nothing else.
     """
     name = method.__name__.lstrip("_")
+    transfers = name in _TRANSFERS
 
     @functools.wraps(method)
     def answer(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        self._count(1)
+        self._running.append(None)
         try:
-            return method(self, self._waiter(name), *args, **kwargs)
+            return method(self, self._waiter(transfers), *args, **kwargs)
         except XnatfsError as error:
             row = row_of(error)
             self._note(row)
@@ -79,7 +85,7 @@ def _request(
             log.debug("where it came from", exc_info=True)
             raise OSError(errno.EIO, os.strerror(errno.EIO)) from None
         finally:
-            self._count(-1)
+            self._running.pop()
 
     return answer
 
@@ -94,11 +100,6 @@ def _no_attribute() -> OSError:
     return OSError(errno.ENODATA, os.strerror(errno.ENODATA))
 
 
-# Operations that move bytes: they may last as long as bytes move. All others work on names and
-# have one total budget.
-_TRANSFERS = frozenset({"read", "write", "flush", "release", "truncate", "rename", "fsync"})
-
-
 class Operations:
     """The face that fusepy calls, for one mount.
 
@@ -108,8 +109,8 @@ class Operations:
         binding: where the interrupt and the caller of a request come from.
         ready: called once the kernel has answered the mount.
 
-    Threading: called from any number of libfuse's threads at once. ``_mu`` guards the
-    counter and the set; ``fs`` guards itself.
+    Threading: called from any number of libfuse's threads at once. ``_mu`` guards the errors and
+    changes of the set; ``fs`` guards itself.
     """
 
     # fusepy: times as integer nanoseconds, and UTIME_NOW and UTIME_OMIT as the kernel got them.
@@ -126,7 +127,8 @@ class Operations:
         self._ending = threading.Event()
         self._mu = threading.Lock()
         self._errors: Counter[str] = Counter()
-        self._running = 0
+        # An entry for each request that runs; a list grows and shrinks without a lock.
+        self._running: list[None] = []
         # Handles that may write.
         self._writing: set[int] = set()
 
@@ -138,7 +140,7 @@ class Operations:
     def busy(self) -> bool:
         """Whether a request runs or a file is open for writing."""
         with self._mu:
-            return self._running > 0 or bool(self._writing)
+            return bool(self._running or self._writing)
 
     def writing(self) -> bool:
         """Whether a file is open for writing."""
@@ -159,25 +161,22 @@ class Operations:
         """The mount goes away: end every wait."""
         self._ending.set()
 
-    def _count(self, step: int) -> None:
-        with self._mu:
-            self._running += step
-
     def _caller(self, fi: Any) -> Caller:
         """Who asks; looked up where it counts only, because that costs a read of /proc."""
         writes = fi.flags & os.O_ACCMODE != os.O_RDONLY or fi.fh in self._writing
         return self._binding.caller() if writes else Caller()
 
-    def _waiter(self, name: str) -> Waiter:
+    def _waiter(self, transfers: bool) -> Waiter:  # noqa: FBT001 -- as the decorator knows it
         limit = self._limits.io_timeout_s
         given_up = self._binding.interruption()
+        ending = self._ending
 
         def interrupted() -> bool:
-            return self._ending.is_set() or given_up()
+            return ending.is_set() or given_up()
 
-        if name in _TRANSFERS:
-            return Waiter(idle_s=limit, interrupted=interrupted)
-        return Waiter(total_s=limit, interrupted=interrupted)
+        if transfers:
+            return Waiter(None, limit, interrupted)
+        return Waiter(limit, None, interrupted)
 
     def _opened(self, fi: Any, opened: Opened) -> int:
         fi.fh = opened.handle
@@ -304,8 +303,13 @@ class Operations:
     def truncate(self, waiter: Waiter, path: str, length: int, fi: Any = None) -> None:
         self._fs.truncate(path, length, fi.fh if fi else None, waiter)
 
+    def flush(self, path: str, fi: Any) -> None:
+        # Every close of every descriptor comes here; one that only reads has nothing to tell.
+        if fi.fh in self._writing:
+            self._flush(path, fi)
+
     @_request
-    def flush(self, waiter: Waiter, _path: str, fi: Any) -> None:
+    def _flush(self, waiter: Waiter, _path: str, fi: Any) -> None:
         self._fs.flush(fi.fh, self._caller(fi), waiter)
 
     @_request
@@ -314,8 +318,9 @@ class Operations:
 
     @_request
     def release(self, waiter: Waiter, _path: str, fi: Any) -> None:
-        with self._mu:
-            self._writing.discard(fi.fh)
+        if fi.fh in self._writing:
+            with self._mu:
+                self._writing.discard(fi.fh)
         self._fs.release(fi.fh, waiter)
 
     @_request

@@ -92,7 +92,9 @@ class Overlay:
     def remove_file(self, resource: Item, path: str) -> None:
         """The file is on the server now, or given up."""
         with self._mu:
-            self._at(resource).files.discard(path)
+            local = self._local.get(resource.address)
+            if local is not None:
+                local.files.discard(path)
 
     def hide(self, resource: Item, path: str) -> None:
         """Show no file at ``path`` although the server has one (a whiteout)."""
