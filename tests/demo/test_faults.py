@@ -1,8 +1,10 @@
 """The scripted faults, seen from a client; and the control addresses for other processes."""
 
+import gc
 import hashlib
 import http.client
 import json
+import socket
 import time
 
 import pytest
@@ -169,3 +171,19 @@ def test_stop_cuts_connections(start, accession):
     assert time.monotonic() - began < 2
     with pytest.raises(ConnectionRefusedError):
         client.get(accession)
+
+
+def test_stop_leaves_nothing_to_who_reads_no_more(start, accession):
+    """A connection that is left behind would be told of in somebody else's test."""
+    server, _ = start(sample="full")
+    stuck = socket.socket()
+    stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with stuck:
+        stuck.connect(("127.0.0.1", server.port))
+        stuck.sendall(
+            f"GET {accession}/scans/4/resources/DICOM/files?format=zip HTTP/1.1\r\n"
+            "Host: x\r\nAuthorization: Basic YWRtaW46YWRtaW4=\r\n\r\n".encode()
+        )
+        assert stuck.recv(12) == b"HTTP/1.1 200"
+        server.stop()
+        gc.collect()

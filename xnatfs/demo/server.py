@@ -166,6 +166,10 @@ class DemoServer:
         self._ready.set()
         await self._ending.wait()
         await runner.cleanup()
+        # A close waits until everything is written, which somebody who reads no more keeps it from.
+        for connection in list(self._served):
+            connection.abort()
+        await asyncio.sleep(0)
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
