@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.core.driver import SCAN4, Driver, Rest, requests, soon
+from tests.core.driver import NAMES, SCAN4, Driver, Rest, requests, soon
 from tests.mount.desk import within
 from xnatfs.demo.faults import Fault
-from xnatfs.errors import NoSpace, ServerFault
+from xnatfs.errors import NoSpace, ServerFault, XnatfsError
 from xnatfs.tree.node import Node
 from xnatfs.upload import outbox, upload
 from xnatfs.upload.upload import Upload
@@ -24,6 +24,7 @@ from xnatfs.waiting import Waiter
 NIFTI = SCAN4 + "/resources/NIFTI"
 FILES = NIFTI + "/files"
 HELD = "/experiments/XNAT_E00001/scans/4/resources/NIFTI"
+NAMES_HELD = "/experiments/XNAT_E00001/resources/NAMES"
 HIDDEN = FILES + "/.fuse_hidden0000000100000001"
 BESIDE = FILES + "/.a.Xy12Zq"
 
@@ -331,3 +332,22 @@ def test_what_was_durable_stays_so(patient, owner: Driver, monkeypatch: pytest.M
             owner.write(FILES + "/b", b"beside")
             owner.fs.rename(FILES + "/b", FILES + "/a", soon())
         assert sorted(synced) == ["bytes", "record.json"]
+
+
+@pytest.mark.parametrize("verb", ["GET", "PUT"])
+def test_a_rename_that_fails_leaves_nothing_behind(
+    connect, server, rest: Rest, tmp_path: Path, verb: str
+) -> None:
+    """What the server has under the old name does not wait to be sent under the new one."""
+    drive = Driver(connect("admin", allow_delete=True))
+    before = rest.files(NAMES_HELD)
+    server.faults.add(Fault(kind="status", verb=verb, path="/files/", code=403))
+    with pytest.raises(XnatfsError):
+        drive.fs.rename(NAMES + "/plain.txt", NAMES + "/other.txt", soon())
+    server.faults.clear()
+    assert (spool(drive), kept(tmp_path)) == ([], [])
+    assert rest.files(NAMES_HELD) == before
+    drive.fs.rename(NAMES + "/plain.txt", NAMES + "/other.txt", soon())
+    assert rest.files(NAMES_HELD) == {
+        name.replace("plain", "other"): content for name, content in before.items()
+    }

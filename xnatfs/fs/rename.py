@@ -10,11 +10,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from xnatfs.config import MIB
-from xnatfs.errors import CrossResource, IsAFolder, Protected
+from xnatfs.errors import CrossResource, IsAFolder, Protected, XnatfsError
 from xnatfs.fs.names import NameClass, classify
 from xnatfs.fs.openfile import OpenFile
 from xnatfs.fs.parts import Parts
-from xnatfs.fs.states import Reading
+from xnatfs.fs.states import Failed, Reading
 from xnatfs.fs.values import Kind
 from xnatfs.model.entities import Item
 from xnatfs.model.paths import join, server_name
@@ -214,17 +214,17 @@ def _move_remote(
     if file is not None and file.unsent:
         file.send(waiter)
         version = file.base or version
-    reading = OpenFile(parts, resource, source.inner, source.path, version)
     copy = OpenFile(parts, resource, new.path, new.label, base)
     try:
-        copy.truncate(0, waiter)
-        for offset in range(0, reading.size, MIB):
-            copy.write(offset, reading.read(offset, MIB, waiter), waiter)
-            waiter.progress()
+        _fill(copy, OpenFile(parts, resource, source.inner, source.path, version), waiter)
         copy.send(waiter)
         assert isinstance(copy.state, Reading)
+    except XnatfsError:
+        if isinstance(copy.state, Failed) and not copy.state.upload.record.perhaps:
+            # The server has the content under its old name, and only there.
+            copy.give_up()
+        raise
     finally:
-        reading.close()
         copy.close()
     # Neither pages nor attributes of what stood there before count any more.
     parts.files.replaced(new.label)
@@ -234,3 +234,17 @@ def _move_remote(
         parts.files.move(file, new.path, new.label)
         file.follow(copy, waiter)
     parts.overlay.remove_file(resource, new.path)
+
+
+def _fill(copy: OpenFile, original: OpenFile, waiter: Waiter) -> None:
+    """Copy the content of a file that nobody else has, and close that."""
+    try:
+        copy.truncate(0, waiter)
+        for offset in range(0, original.size, MIB):
+            copy.write(offset, original.read(offset, MIB, waiter), waiter)
+            waiter.progress()
+    except BaseException:
+        copy.give_up()
+        raise
+    finally:
+        original.close()
