@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.conftest import OpenDesk
 from tests.core.driver import Rest
 from tests.mount.desk import HELD, SESSION
+from xnatfs.demo.faults import Fault
 from xnatfs.demo.order import PROJECT, Order
 from xnatfs.demo.server import DemoServer, ServerOptions
 
@@ -81,3 +82,31 @@ def test_a_mount_where_nothing_was_read_finds_the_store(
         server.clear_log()
         assert (second.point / SESSION / "resources/QC/files/qc.csv").read_bytes() == content
         assert [entry for entry in server.log if entry.path.endswith("qc.csv")] == []
+
+
+def test_who_waits_for_anothers_stream_waits_as_long_as_it_lasts(
+    open_a_desk: OpenDesk, tmp_path: Path
+) -> None:
+    """Not only for its first megabytes: what it brings is not fetched alone meanwhile."""
+    order = Order(sessions=1, scans=1, files=24, file_size=1 << 20)
+    server = DemoServer(ServerOptions(root=tmp_path / "ordered", sample="small", order=order))
+    server.start()
+    try:
+        desks = [open_a_desk(server.url) for _ in range(2)]
+        for desk in desks:
+            desk.mount("--cache-dir", str(tmp_path / "shared"))
+        server.faults.add(Fault(kind="slow", path="format=tar", rate=8 << 20))
+        server.clear_log()
+        folder = f"projects/{PROJECT}/subjects/S00001/experiments/S00001_MR"
+        folder += "/scans/1/resources/DICOM/files"
+        with ThreadPoolExecutor(2) as pool:
+            read = [pool.submit(desk.works, f"cd {desk.point}/{folder} && cat * | wc -c")
+                    for desk in desks]  # fmt: skip
+        assert [int(each.result()) for each in read] == [24 << 20] * 2
+        alone = [entry.path for entry in server.log if "/files/" in entry.path]
+        # The first file, before a second one made it a series; perhaps one in each mount.
+        assert len(alone) <= 3, alone
+        for desk in desks:
+            assert desk.umount().returncode == 0
+    finally:
+        server.stop()

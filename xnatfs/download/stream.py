@@ -257,15 +257,17 @@ class Stream:
                     break
         if here:
             self._move()
-            self._drop(here)
+            # As far as that, the other one's stream is: what comes soon is waited for.
+            self._drop(here, max(self._borders[version.path] for version in here))
         return not self._expected
 
     def _move(self) -> None:
         self._moved_at = time.monotonic()
 
-    def _drop(self, here: Iterable[Version]) -> None:
-        """These came another way."""
+    def _drop(self, here: Iterable[Version], at: int = 0) -> None:
+        """These came another way, which has come as far as ``at`` in the order of the listing."""
         with self._moved:
+            self._at = max(self._at, at)
             for version in here:
                 self._expected.pop(version.path, None)
             self._moved.notify_all()
