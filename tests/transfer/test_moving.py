@@ -384,6 +384,8 @@ def test_put_says_first_what_cannot_be_sent(types: Type, server, tmp_path) -> No
     to = f"/{SESSION}/resources/ODD"
     done = types("put", one / "a.txt", two / "a.txt", to, code=2)
     assert f"{one}/a.txt and {two}/a.txt would both be a.txt" in done.stderr
+    assert types("put", one / "a.txt", one / "a.txt", QC).stdout.startswith("1 file (3 B)")
+    server.clear_log()
     os.mkfifo(one / "pipe")
     for what in (one, one / "pipe"):
         done = types("put", "-r", what, to, code=2)

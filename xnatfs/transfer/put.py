@@ -204,14 +204,13 @@ def local_files(
             found.append(_source(path, path.name))
     if not found:
         raise UsageError("nothing to send")
-    first: dict[str, Path] = {}
+    first: dict[str, Source] = {}
     for source in found:
-        if source.path in first:
-            raise UsageError(
-                f"{first[source.path]} and {source.local} would both be {source.path} there"
-            )
-        first[source.path] = source.local
-    return found
+        other = first.setdefault(source.path, source)
+        # One that is given twice is sent once.
+        if not other.local.samefile(source.local):
+            raise UsageError(f"{other.local} and {source.local} would both be {source.path} there")
+    return list(first.values())
 
 
 def _walk(folder: Path, include: Sequence[str], *, follow_links: bool) -> Iterator[Path]:
