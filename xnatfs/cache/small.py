@@ -232,8 +232,11 @@ class SmallContent(Content):
             return False
         seal = layout.pack_seal(Seal(verdict, self.size, self._crc))
         try:
-            make_private(self._path.parent)
-            fd = disk.write_beside(self._path, (whole, seal))
+            try:
+                fd = disk.write_beside(self._path, (whole, seal))
+            except FileNotFoundError:
+                make_private(self._path.parent)
+                fd = disk.write_beside(self._path, (whole, seal))
             self._checked.note(self._path.name, _mark(fd))
         except OSError as error:
             self._room.full(error)
