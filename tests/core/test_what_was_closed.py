@@ -351,3 +351,26 @@ def test_a_rename_that_fails_leaves_nothing_behind(
     assert rest.files(NAMES_HELD) == {
         name.replace("plain", "other"): content for name, content in before.items()
     }
+
+
+@pytest.mark.parametrize("then", ["remove", "rename", "send"])
+def test_an_answer_was_lost_and_it_was_written_over(
+    patient, owner: Driver, server, rest: Rest, then: str
+) -> None:
+    """What the server has is an earlier version of ours, not nothing, and not somebody else's."""
+    owner.write(FILES + "/a", b"the first")
+    server.faults.add(Fault(kind="status_after", verb="PUT", code=503, count=1))
+    server.faults.add(Fault(kind="status", verb="GET", path="resources/[0-9]+/files", code=503))
+    with pytest.raises(XnatfsError):
+        owner.fs.drain(Waiter(total_s=2))
+    server.faults.clear()
+    assert rest.files(HELD) == {"a": b"the first"}
+    owner.write(FILES + "/a", b"the second one")
+    if then == "remove":
+        owner.fs.unlink(FILES + "/a", soon())
+    elif then == "rename":
+        owner.fs.rename(FILES + "/a", FILES + "/b", soon())
+    drain(owner)
+    wanted = {"remove": {}, "rename": {"b": b"the second one"}, "send": {"a": b"the second one"}}
+    assert rest.files(HELD) == wanted[then]
+    assert spool(owner) == []

@@ -505,12 +505,18 @@ class OpenFile:
             return True
         # It was sent and the answer was lost.
         row = self._ways.look(self.resource, sent, waiter)
-        if row is not None and before is None:
+        if row is None:
+            return True
+        if row.digest != sent.record.md5:
+            # An earlier version of it, which it replaces.
+            self.base = Version(row.resource_id, row.path, row.size or 0, row.digest)
+            self._ways.readdress(sent, self.resource, self.path, self.label, self.base)
+        elif before is None:
             self._now_on_server(row, sent)
-        elif row is not None:
+        else:
             self.base = Version(row.resource_id, row.path, sent.size, row.digest)
             self._drop_before()
-        return row is None
+        return False
 
     def give_up(self) -> None:
         """Its content is wanted no more (a local file was removed)."""

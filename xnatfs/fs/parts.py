@@ -229,7 +229,7 @@ class Parts:
         row = self.run(lambda worker: self.uploader.look(upload, resource, worker), what, waiter)
         if row is not None:
             self.overlay.remove_file(resource, row.path)
-            self.tally.sent(upload.size)
+            self.tally.sent(row.size or 0)
         return row
 
     def find_room(self, change: Callable[[], T], waiter: Waiter) -> T:

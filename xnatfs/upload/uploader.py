@@ -186,7 +186,8 @@ class Uploader:
     def look(self, upload: Upload, resource: Item, waiter: Waiter) -> RemoteFile | None:
         """Whether an upload, whose answer was lost, has arrived; then it counts as sent.
 
-        Returns: what the server holds; None: it has nothing of ours under that name.
+        Returns: what the server holds: it, or an earlier version of it, which was sent before it
+            was written over; None: it has nothing of ours under that name.
 
         Raises: what a listing raises.
         """
@@ -194,11 +195,14 @@ class Uploader:
         what = f"a look at {record.target.labels}"
         with self._turns.turn(resource.id, waiter, what):
             row = self._list(resource, waiter).get(record.target.path)
-            if row is None or not row.digest or not proves(row, record):
-                upload.absent()
-                return None
-            self._took(Debt(upload, resource, record, time.monotonic()), row, waiter, seen=True)
-            return row
+            if row is not None and row.digest and proves(row, record):
+                self._took(Debt(upload, resource, record, time.monotonic()), row, waiter, seen=True)
+                return row
+            if row is not None and Base(row.digest, row.size or 0) in record.perhaps:
+                self._receipts.add(resource.id, row.path, row.digest, row.size or 0)
+                return row
+            upload.absent()
+            return None
 
     def settle(self, waiter: Waiter, only: Item | None = None) -> None:
         """See the MD5s that are still owed, with one listing per resource.
