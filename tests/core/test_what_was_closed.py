@@ -353,9 +353,10 @@ def test_a_rename_that_fails_leaves_nothing_behind(
     }
 
 
+@pytest.mark.parametrize("listed", [False, True])
 @pytest.mark.parametrize("then", ["remove", "rename", "send"])
 def test_an_answer_was_lost_and_it_was_written_over(
-    patient, owner: Driver, server, rest: Rest, then: str
+    patient, owner: Driver, server, rest: Rest, then: str, listed: bool
 ) -> None:
     """What the server has is an earlier version of ours, not nothing, and not somebody else's."""
     owner.write(FILES + "/a", b"the first")
@@ -366,6 +367,8 @@ def test_an_answer_was_lost_and_it_was_written_over(
     server.faults.clear()
     assert rest.files(HELD) == {"a": b"the first"}
     owner.write(FILES + "/a", b"the second one")
+    if listed:
+        owner.fs.refresh("/", soon())
     if then == "remove":
         owner.fs.unlink(FILES + "/a", soon())
     elif then == "rename":

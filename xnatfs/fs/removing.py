@@ -23,13 +23,16 @@ def remove(parts: Parts, node: Node, look_again: Callable[[], Node], waiter: Wai
 
     Raises: NotPermitted, Protected, and what ``Parts.delete`` raises.
     """
-    file = parts.files.find(node.item, node.inner)
-    while node.file is None and (file is None or not _remove_local(parts, node, file, waiter)):
+    while True:
+        file = parts.files.find(node.item, node.inner)
+        if node.file is not None:
+            done = _remove_remote(parts, node, file, waiter)
+        else:
+            done = file is not None and _remove_local(parts, node, file, waiter)
+        if done:
+            break
         waiter.check(f"the removal of {node.path}")
         node = look_again()
-        file = parts.files.find(node.item, node.inner)
-    if node.file is not None:
-        _remove_remote(parts, node, file, waiter)
     if file is not None and not parts.files.is_open(file):
         parts.files.drop(file)
 
@@ -61,14 +64,18 @@ def _remove_local(parts: Parts, node: Node, file: OpenFile, waiter: Waiter) -> b
     return True
 
 
-def _remove_remote(parts: Parts, node: Node, file: OpenFile | None, waiter: Waiter) -> None:
+def _remove_remote(parts: Parts, node: Node, file: OpenFile | None, waiter: Waiter) -> bool:
+    """Remove what the server has; False: by now it has something else of ours."""
     assert node.file is not None
     # What waits to replace it shall neither arrive after it is gone nor be lost if it stays.
     with ExitStack() as turn:
-        waits = file is not None and file.waits and turn.enter_context(file.stepping_aside(waiter))
+        waits = file is not None and file.waits
+        if file is not None and waits and not turn.enter_context(file.stepping_aside(waiter)):
+            return False
         version = parts.version(node.item, parts.listings.latest(node.item, node.file), waiter)
         parts.rights.require_remove(node, version, waiter)
         parts.delete(node.item, node.inner, version, node.path, waiter)
         if file is not None and waits:
             file.give_up()
     parts.files.replaced(node.path)
+    return True

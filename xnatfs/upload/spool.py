@@ -193,12 +193,13 @@ class Spool:
             return sorted(self._uploads.values(), key=lambda upload: upload.record.created)
 
     def holds(self, version: Version) -> bool:
-        """Whether these bytes wait here to get that very name."""
-        key = version.resource_id, version.path, version.size, version.digest
+        """Whether these bytes wait here to get that very name, or may have got it already."""
+        key, base = (version.resource_id, version.path), Base.of(version)
         with self._mu:
             records = [upload.record for upload in self._uploads.values()]
-        return any(
-            key == (record.target.resource_id, record.target.path, record.size, record.md5)
+        return bool(base.digest) and any(
+            key == (record.target.resource_id, record.target.path)
+            and base in (record.version, *record.perhaps)
             for record in records
         )
 
