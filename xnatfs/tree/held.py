@@ -20,7 +20,7 @@ from xnatfs.tree.sheets import FILES, SESSION
 
 Row = TypeVar("Row")
 
-# Rows that all cached listings may hold together; a row costs about 0.4 KB.
+# Rows that all cached listings may hold together; a row costs about 0.6 KB.
 MOST_ROWS = 400_000
 
 # Resources of which is remembered what no listing tells.
