@@ -353,6 +353,16 @@ def test_a_rename_that_fails_leaves_nothing_behind(
     }
 
 
+def send_without_an_answer(drive: Driver, server, *, looks: int = 0) -> None:
+    """The server gets it, after so many looks, and nobody knows."""
+    server.faults.add(Fault(kind="status_after", verb="PUT", code=503, count=1))
+    listing = "resources/[0-9]+/files"
+    server.faults.add(Fault(kind="status", verb="GET", path=listing, code=503, after=looks))
+    with pytest.raises(XnatfsError):
+        drive.fs.drain(Waiter(total_s=2))
+    server.faults.clear()
+
+
 @pytest.mark.parametrize("listed", [False, True])
 @pytest.mark.parametrize("then", ["remove", "rename", "send"])
 def test_an_answer_was_lost_and_it_was_written_over(
@@ -360,11 +370,7 @@ def test_an_answer_was_lost_and_it_was_written_over(
 ) -> None:
     """What the server has is an earlier version of ours, not nothing, and not somebody else's."""
     owner.write(FILES + "/a", b"the first")
-    server.faults.add(Fault(kind="status_after", verb="PUT", code=503, count=1))
-    server.faults.add(Fault(kind="status", verb="GET", path="resources/[0-9]+/files", code=503))
-    with pytest.raises(XnatfsError):
-        owner.fs.drain(Waiter(total_s=2))
-    server.faults.clear()
+    send_without_an_answer(owner, server)
     assert rest.files(HELD) == {"a": b"the first"}
     owner.write(FILES + "/a", b"the second one")
     if listed:
@@ -376,4 +382,27 @@ def test_an_answer_was_lost_and_it_was_written_over(
     drain(owner)
     wanted = {"remove": {}, "rename": {"b": b"the second one"}, "send": {"a": b"the second one"}}
     assert rest.files(HELD) == wanted[then]
+    assert spool(owner) == []
+
+
+@pytest.mark.parametrize("then", ["remove", "replace"])
+def test_an_answer_was_lost_and_it_is_removed_while_open(
+    patient, owner: Driver, server, rest: Rest, then: str
+) -> None:
+    owner.write(FILES + "/a", b"before")
+    drain(owner)
+    owner.write(FILES + "/a", b"the first")
+    send_without_an_answer(owner, server, looks=1)
+    assert rest.files(HELD) == {"a": b"the first"}
+    reader = owner.open(FILES + "/a")
+    owner.fs.rename(FILES + "/a", HIDDEN, soon())
+    if then == "replace":
+        writer = half(owner)
+        owner.fs.rename(BESIDE, FILES + "/a", soon())
+        owner.close(writer)
+    assert owner.fs.read(reader, 100, 0, soon()) == b"the first"
+    owner.close(reader)
+    owner.fs.unlink(HIDDEN, soon())
+    drain(owner)
+    assert rest.files(HELD) == ({} if then == "remove" else {"a": b"half"})
     assert spool(owner) == []

@@ -457,7 +457,8 @@ class OpenFile:
         Returns: False: by now the server has; nothing has changed.
         """
         with self._changing(waiter):
-            if not on_server and not self._only_here(waiter):
+            # Asked in any case: what it replaced may be replaced by now.
+            if not self._only_here(waiter) and not on_server:
                 return False
             self.local_only = self.removed = True
             self.removes = self.path
