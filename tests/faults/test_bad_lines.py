@@ -23,7 +23,7 @@ from xnatfs.demo.faults import Fault
 from xnatfs.demo.order import PROJECT, Order
 from xnatfs.demo.server import DemoServer, ServerOptions
 
-FILES, SIZE = 12, 100 * KIB
+SESSIONS, FILES, SIZE = 20, 12, 100 * KIB
 BIG = 12 * MIB + 4321
 # In the middle of a tar of a session's one resource, and of a large file.
 MIDDLE = {"stream": 5 * SIZE, "range": 5 * MIB, "listing": 300}
@@ -54,11 +54,11 @@ class Place:
         self.desk = desk
         self.server = server
         self.rest = Rest(server)
-        self._number = 0
+        self._number = SESSIONS + 1
 
     def session(self) -> str:
-        """The next session, its id."""
-        self._number += 1
+        """Another session, its id; from the last to the first, which nothing asks ahead of."""
+        self._number -= 1
         return f"XNAT_E{1_000_000 + self._number}"
 
     def folder(self, session: str) -> Path:
@@ -84,7 +84,7 @@ class Place:
 
 @pytest.fixture
 def place(open_a_desk: OpenDesk, tmp_path: Path) -> Iterator[Place]:
-    order = Order(sessions=20, scans=1, files=FILES, file_size=SIZE)
+    order = Order(sessions=SESSIONS, scans=1, files=FILES, file_size=SIZE)
     server = DemoServer(ServerOptions(root=tmp_path / "served", sample="none", order=order))
     server.start()
     desk = open_a_desk(server.url)
