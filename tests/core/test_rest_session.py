@@ -345,6 +345,29 @@ def test_a_sibling_does_not_ask_again_after_a_refusal(server: DemoServer, tmp_pa
     assert asked_for == ["/data/projects", "/data/auth", "/data/projects"]
 
 
+def test_a_new_login_that_comes_while_the_old_one_is_refused(
+    server: DemoServer, tmp_path: Path
+) -> None:
+    """Tokens are renewed beside the work: what counts is the login in use, not the one refused."""
+    old = server.site.accounts.issue("admin")
+    session = session_at(server.url, tmp_path, old.alias, old.secret)
+    session.open(wait())
+    server.site.accounts.tokens.drop(old.alias)
+    server.expire_sessions()
+    forget(server)
+    server.faults.add(Fault(kind="delay", path="/data/auth", seconds=1.0, count=1))
+    found: list[set[str]] = []
+    asking = threading.Thread(target=lambda: found.append(projects(session)))
+    asking.start()
+    while not asked(server, "/data/projects"):
+        time.sleep(0.01)
+    session.take(Credentials("admin", "admin", "the test"))
+    asking.join()
+    assert 401 in asked(server, "/data/auth")
+    assert found
+    assert "PVT000" in found[0]
+
+
 def test_many_threads_renew_together(server: DemoServer, tmp_path: Path) -> None:
     session = session_at(server.url, tmp_path, connections=4)
     session.open(wait())

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from time import time
 
@@ -68,6 +69,8 @@ class _Means:
         self, server: ServerSettings, credentials: Credentials, url: str, state_folder: Path
     ) -> None:
         self.credentials = credentials
+        # Why the server takes it no more.
+        self.refusal: LoginRefused | None = None
         self.memory = RefusalMemory(state_folder, url, credentials)
         self.shared = SharedSession(state_folder, url, credentials)
         # A session given by the user stays his: it is neither handed on nor ended.
@@ -85,9 +88,9 @@ class Identity:
         wire: connections to the server.
         state_folder: where the shared session and refusals are remembered.
 
-    Threading: ``_changed`` (a Condition) guards ``_means``, ``_cookies``, ``_generation``,
-    ``_refusal`` and ``_renewing``; it is never held across a request. One thread renews a lost
-    login while the others wait for it. ``user`` is set by ``open`` and stays.
+    Threading: ``_changed`` (a Condition) guards ``_means``, ``_cookies``, ``_generation`` and
+    ``_renewing``; it is never held across a request. One thread renews a lost login while the
+    others wait for it. ``user`` is set by ``open`` and stays.
     """
 
     def __init__(
@@ -101,7 +104,6 @@ class Identity:
         self._changed = threading.Condition()
         self._cookies: dict[str, str] = {}
         self._generation = 0
-        self._refusal: LoginRefused | None = None
         self._renewing = False
 
     @property
@@ -112,8 +114,7 @@ class Identity:
     @property
     def refused(self) -> str:
         """Why the server takes this login no more; "" while it does."""
-        with self._changed:
-            return str(self._refusal or "")
+        return str(self._means.refusal or "")
 
     @property
     def _credentials(self) -> Credentials:
@@ -128,9 +129,11 @@ class Identity:
         if means.sharing and cookies:
             means.shared.store(cookies)
 
-    def _take_newer(self) -> bool:
-        """Whether the stored login is another one by now: then it is used from now on."""
-        mine = self._credentials
+    def _take_newer(self, refused: _Means) -> bool:
+        """Whether there is another login by now than one that was refused; then it is used."""
+        if self._means is not refused:
+            return True
+        mine = refused.credentials
         if mine.source != STORED:
             return False
         try:
@@ -142,10 +145,10 @@ class Identity:
             return False
         means = _Means(self._server, stored, self._wire.url, self._state_folder)
         with self._changed:
-            self._means = means
-            self._refusal = None
-            self._cookies = {}
-            self._generation += 1
+            if self._means is refused:
+                self._means = means
+                self._cookies = {}
+                self._generation += 1
         return True
 
     def open(self, waiter: Waiter) -> None:
@@ -169,18 +172,17 @@ class Identity:
             lost: cookies that are worth nothing any more.
             waiter: limits of the wait.
         """
-        try:
-            self._come_in(lost, waiter)
-        except LoginRefused:
-            if not self._take_newer():
-                raise
-            self._come_in(lost, waiter)
-
-    def _come_in(self, lost: Mapping[str, str], waiter: Waiter) -> None:
-        means = self._means
-        with means.memory.turn(waiter):
-            if not (means.sharing and self._join(means, lost, waiter)):
-                self._log_in(means, waiter)
+        while True:
+            means = self._means
+            try:
+                with means.memory.turn(waiter):
+                    if not (means.sharing and self._join(means, lost, waiter)):
+                        self._log_in(means, waiter)
+                return
+            except LoginRefused as refusal:
+                means.refusal = refusal
+                if not self._take_newer(means):
+                    raise
 
     def _settle(self, cookies: dict[str, str]) -> None:
         """Go on with a new session."""
@@ -193,10 +195,9 @@ class Identity:
 
         Raises: LoginRefused once the server has refused the login for good.
         """
-        with self._changed:
-            refusal = self._refusal
-        if refusal is not None and not self._take_newer():
-            raise refusal
+        means = self._means
+        if means.refusal is not None and not self._take_newer(means):
+            raise means.refusal
         with self._changed:
             mine = self._means.credentials
             login = Login(dict(self._cookies), mine.user, mine.secret)
@@ -238,15 +239,16 @@ class Identity:
     def _log_in(self, means: _Means, waiter: Waiter) -> None:
         """One attempt with user and password; remembers how it ended."""
         cookies: dict[str, str] = {}
+        wrong = partial(self._wrong_password, means.credentials)
         try:
-            user = self._ask(cookies, self._wrong_password, waiter, password=True)
+            user = self._ask(cookies, wrong, waiter, means.credentials)
         except LoginRefused as refusal:
             means.memory.refused(str(refusal))
             raise
         if user == GUEST:
-            raise self._wrong_password("it took the login for a guest's")
+            raise wrong("it took the login for a guest's")
         if self.user and user != self.user:
-            raise self._wrong_password(f"it now knows the login as {user!r}")
+            raise wrong(f"it now knows the login as {user!r}")
         self.user = user
         means.memory.accepted()
         if means.sharing:
@@ -260,8 +262,9 @@ class Identity:
         """
         with self._changed:
             waiter.until(self._changed, lambda: not self._renewing, "a renewed login")
-            if self._refusal is not None:
-                raise self._refusal
+            means = self._means
+            if means.refusal is not None:
+                raise means.refusal
             if self._generation != lost.generation:
                 return
             self._renewing = True
@@ -276,8 +279,7 @@ class Identity:
             self._ask(cookies, self._no_guests, waiter)
             self._settle(cookies)
         except LoginRefused as refusal:
-            with self._changed:
-                self._refusal = refusal
+            means.refusal = refusal
             raise
         finally:
             with self._changed:
@@ -333,12 +335,10 @@ class Identity:
         cookies: dict[str, str],
         refusal: Callable[[str], LoginRefused],
         waiter: Waiter,
-        *,
-        password: bool = False,
+        mine: Credentials | None = None,
     ) -> str:
-        """``whoami.ask`` with our password or without."""
-        mine = self._credentials
-        login = Login(cookies, mine.user if password else "", mine.secret if password else "")
+        """``whoami.ask`` with a password of ours or without."""
+        login = Login(cookies, mine.user, mine.secret) if mine else Login(cookies, "", "")
         tries = MOST_TRIES if self.user else TRIES_AT_OPEN
         return whoami.ask(self._wire, login, cookies, refusal, waiter, most_tries=tries)
 
@@ -350,8 +350,7 @@ class Identity:
     def _no_guests(self, said: str) -> LoginRefused:
         return self._refused("this server lets no guests in; log in with -u USER", said)
 
-    def _wrong_password(self, said: str) -> LoginRefused:
-        mine = self._credentials
+    def _wrong_password(self, mine: Credentials, said: str) -> LoginRefused:
         if mine.expires and mine.expires < time():
             return self._refused(
                 f"the token of {mine.name!r} ({mine.source}) ended on {local_time(mine.expires)}; "
@@ -383,7 +382,7 @@ class Identity:
 
     def log_out(self) -> None:
         """End the session at the server. Never raises."""
-        if not self._cookies or self._refusal is not None:
+        if not self._cookies or self._means.refusal is not None:
             return
         try:
             # Without the password: it would open a new session only to end it.
