@@ -218,15 +218,19 @@ class Reader:
         return piece
 
     def _bring(self, offset: int, size: int, waiter: Waiter) -> bytes:
-        piece = None if self._incoming.judging else self._content.read(offset, size)
+        piece = self._found(offset, size)
         if piece is None and self._siblings is not None:
             self._downloads.bulk.bring(self._siblings, self._version, waiter)
             self._content.look()
-            piece = self._content.read(offset, size)
+            piece = self._found(offset, size)
         if piece is None:
             piece = self._incoming.obtain(offset, size, waiter)
             self._raise_problem()
         return piece
+
+    def _found(self, offset: int, size: int) -> bytes | None:
+        """What the store has, unless it is just being compared with the catalog."""
+        return None if self._incoming.judging else self._content.read(offset, size)
 
     def _note(self) -> None:
         if self._siblings is None and self._siblings_of is not None:

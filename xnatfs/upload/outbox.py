@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 # What is closed is often renamed, removed or written again at once: nothing is sent before it
 # has lain for this long. Seconds.
-LINGER_S = 0.1
+LINGER_S = 0.05
 
 # A lane rests before its first run and between two: what is written one after the other goes
 # together. Seconds.
