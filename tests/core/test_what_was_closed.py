@@ -88,6 +88,22 @@ def test_renaming_over_it_while_somebody_reads_it(
     assert kept(tmp_path) == []
 
 
+def test_renaming_over_what_has_arrived_and_is_still_open(owner: Driver, rest: Rest) -> None:
+    """Its last release may come late: nobody finds the old version under that name any more."""
+    owner.write(FILES + "/a", b"old")
+    owner.write(FILES + "/b", b"new")
+    drain(owner)
+    reader = owner.open(FILES + "/a")
+    owner.fs.rename(FILES + "/b", FILES + "/a", soon())
+    assert owner.read(FILES + "/a") == b"new"
+    owner.write(FILES + "/a", b"newer")
+    drain(owner)
+    owner.close(reader)
+    assert owner.read(FILES + "/a") == b"newer"
+    assert rest.files(HELD) == {"a": b"newer"}
+    assert spool(owner) == []
+
+
 def test_making_it_anew_while_somebody_reads_it(
     patient, owner: Driver, rest: Rest, tmp_path: Path
 ) -> None:

@@ -169,6 +169,13 @@ class Files:
                 del self._by_key[key]
         file.close()
 
+    def supplanted(self, resource: Item, path: str) -> None:
+        """The server has another version under this name: who reads the old one keeps it alone."""
+        with self._mu:
+            file = self._by_key.get((resource.address, path))
+            if file is not None and isinstance(file.state, Reading):
+                del self._by_key[(resource.address, path)]
+
     def all(self) -> list[OpenFile]:
         """Every file of the table."""
         with self._mu:

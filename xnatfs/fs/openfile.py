@@ -348,8 +348,7 @@ class OpenFile:
         state = self._state
         assert isinstance(state, Sealed)
         self._now_on_server(row, state.upload)
-        self._turn.end()
-        self._ways.decided(self)
+        self._decided()
 
     def refused(self, error: XnatfsError) -> None:
         """It does not go; whoever has it open hears of it at close."""
@@ -357,8 +356,14 @@ class OpenFile:
         assert isinstance(state, Sealed)
         log.error("%s was closed but is not on the server: %s", self.label, error)
         self._state = Failed(state.upload, error)
-        self._turn.end()
-        self._ways.decided(self)
+        self._decided()
+
+    def _decided(self) -> None:
+        # Whoever has waited for the turn must not find it under its name any more.
+        try:
+            self._ways.decided(self)
+        finally:
+            self._turn.end()
 
     def put_back(self) -> None:
         """Not now."""

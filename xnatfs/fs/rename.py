@@ -228,6 +228,7 @@ def _move_remote(
         copy.close()
     # Neither pages nor attributes of what stood there before count any more.
     parts.files.replaced(new.label)
+    parts.files.supplanted(resource, new.path)
     parts.appearance.move(resource, source.inner, new.path)
     parts.delete(resource, source.inner, version, source.path, waiter)
     if file is not None:
