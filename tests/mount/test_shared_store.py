@@ -39,8 +39,7 @@ def test_four_mounts_read_one_series_cold_at_once(
     with ThreadPoolExecutor(4) as pool:
         sums = set(pool.map(lambda desk: desk.works(f"cd {DICOM} && cat * | md5sum"), desks))
     assert sums == {f"{joined}  -\n"}
-    # Once; on a machine with other work a mount may give up waiting and fetch a few by itself.
-    assert sent() < 2 * by_one
+    assert sent() <= 1.05 * by_one
     for desk in desks:
         assert desk.umount().returncode == 0
 
